@@ -1,0 +1,99 @@
+"""Argument checks: one wording for every error, raised where the argument came in."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+# Every rate is used in float32, so a rate that float32 cannot hold is none.
+SMALLEST = float(np.finfo("float32").smallest_subnormal)
+LARGEST = float(np.finfo("float32").max)
+
+
+def fail(name: str, value: object, must: str, error: type[Exception] = ValueError) -> NoReturn:
+    raise error(f"`{name}` must be {must}. Received: {name}={value!r}")
+
+
+def is_int(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def integer(name: str, value: Any, minimum: int) -> int:
+    """`value` as a plain int, at least `minimum`."""
+    must = f"an int >= {minimum}"
+    if not is_int(value):
+        fail(name, value, must, TypeError)
+    if value < minimum:
+        fail(name, value, must)
+    return int(value)
+
+
+def integers(name: str, value: Any, minimum: int, must: str) -> tuple[int, ...]:
+    """`value` as a tuple of strictly increasing ints, the first at least `minimum`."""
+    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
+        fail(name, value, must, TypeError)
+    if isinstance(value, np.ndarray) and value.ndim != 1:
+        fail(name, value, must)
+    if not all(is_int(item) for item in value):
+        fail(name, value, must, TypeError)
+    numbers_ = tuple(int(item) for item in value)
+    increasing = all(a < b for a, b in zip(numbers_, numbers_[1:], strict=False))
+    if not numbers_ or numbers_[0] < minimum or not increasing:
+        fail(name, value, must)
+    return numbers_
+
+
+def real(
+    name: str,
+    value: Any,
+    must: str,
+    *,
+    above: float = -math.inf,
+    at_least: float = -math.inf,
+    below: float = math.inf,
+    at_most: float = math.inf,
+) -> float:
+    """`value` as a plain, finite float inside the bounds."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        fail(name, value, must, TypeError)
+    number = float(value)
+    if not (math.isfinite(number) and above < number < below and at_least <= number <= at_most):
+        fail(name, value, must)
+    return number
+
+
+def learning_rate(name: str, value: Any) -> float:
+    return real(name, value, "a finite number > 0", at_least=SMALLEST, at_most=LARGEST)
+
+
+def min_learning_rate(value: Any, initial_learning_rate: float | None = None) -> float:
+    """`value` as a floor: at least 0, and no higher than the rate that it bounds."""
+    if initial_learning_rate is None:
+        return real("min_learning_rate", value, "a finite number >= 0", at_least=0.0)
+    must = f"a number >= 0 and <= the initial rate, {initial_learning_rate}"
+    return real("min_learning_rate", value, must, at_least=0.0, at_most=initial_learning_rate)
+
+
+def boolean(name: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        fail(name, value, "True or False", TypeError)
+    return bool(value)
+
+
+def string(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        fail(name, value, "a non-empty string", ValueError if value == "" else TypeError)
+    return value
+
+
+def choice(name: str, value: Any, choices: Sequence[str]) -> str:
+    must = "one of " + ", ".join(f'"{item}"' for item in choices)
+    if not isinstance(value, str):
+        fail(name, value, must, TypeError)
+    if value not in choices:
+        fail(name, value, must)
+    return value

@@ -1,0 +1,71 @@
+"""What we need of Keras that has no public name, each with the reason.
+
+`tests/test_keras.py` fails, by name, when Keras changes one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+
+def leaf_optimizers(optimizer: Any) -> list[Any]:
+    """The optimizers that have a rate: those inside `LossScaleOptimizer` and `MultiOptimizer`."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return leaf_optimizers(optimizer.inner_optimizer)
+    if hasattr(optimizer, "optimizers"):
+        return list(optimizer.optimizers)
+    return [optimizer]
+
+
+def learning_rate(optimizer: Any) -> Any:
+    """The schedule, or the variable that holds a float rate.
+
+    The public property `learning_rate` gives the value of a schedule, never the schedule.
+    """
+    return optimizer._learning_rate
+
+
+def is_variable(rate: Any) -> bool:
+    """Whether a rate is a float's variable. (Old Kerases have another class than the public.)"""
+    return hasattr(rate, "assign")
+
+
+def steps_done(optimizer: Any) -> int:
+    """The number of steps that schedules are called with.
+
+    The public property `iterations` is divided by `gradient_accumulation_steps`.
+    """
+    return int(keras.ops.convert_to_numpy(optimizer._iterations))
+
+
+def metric_direction(model: Any, name: str) -> str | None:
+    """Which way the metric logged as `name` gets better: "min", "max", or `None`, unknown.
+
+    Keras's metrics declare it as `_direction`, "up" or "down", for its own callbacks.
+    """
+    for logged_name, metric in _metrics(model):
+        if logged_name == name and hasattr(metric, "_direction"):
+            return "max" if metric._direction == "up" else "min"
+    return None
+
+
+def _metrics(model: Any) -> Iterator[tuple[str, Any]]:
+    """All metrics of the model with the names that they are logged under."""
+    for metric in model.metrics:
+        # `_flat_metrics` holds a list of metrics for each output, with the output's name,
+        # which Keras puts before the metric's when there are several.
+        groups = [
+            group
+            for attribute in ("_flat_metrics", "_flat_weighted_metrics")
+            for group in getattr(metric, attribute, [])
+            if group is not None
+        ]
+        for group in groups:
+            prefix = f"{group.output_name}_" if group.output_name else ""
+            for item in group.metrics:
+                yield prefix + item.name, item
+        if not groups:
+            yield metric.name, metric

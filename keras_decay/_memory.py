@@ -1,0 +1,60 @@
+"""The plateau's memory as a part of the optimizer, saved and loaded with its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_decay._compose import PlateauScale, checked_memory
+from keras_decay._rule import Memory
+
+ATTRIBUTE = "plateau_memory"
+
+
+class PlateauMemory(keras.layers.Layer):
+    """A `Memory` where Keras saves it with the weights: a layer set on the optimizer.
+
+    A layer, since that is the public class whose `save_own_variables` Keras calls. Not a
+    variable of the optimizer, since Keras skips all of an optimizer's state, momentum
+    included, when a file holds another number of variables.
+    """
+
+    def __init__(self, memory: Memory):
+        super().__init__(name=ATTRIBUTE)
+        self.built = True
+        self.memory = memory
+        self.best_weights: list[np.ndarray] | None = None
+        self.scales: Sequence[PlateauScale] = ()
+        self.owner: int | None = None
+
+    def write(self, memory: Memory) -> None:
+        """Changes the memory, here and in the schedules that it scales."""
+        self.memory = memory
+        for scale in self.scales:
+            scale.follow(memory)
+
+    def save_own_variables(self, store: Any) -> None:
+        for name, value in asdict(self.memory).items():
+            store[name] = np.asarray(np.nan if value is None else value, "float64")
+        for index, weights in enumerate(self.best_weights or ()):
+            store[f"best_weights_{index}"] = weights
+
+    def load_own_variables(self, store: Any) -> None:
+        saved = {name: np.asarray(store[name]) for name in store.keys()}
+        if not saved:  # A file of a model that had no plateau says nothing about one.
+            return
+        numbers = {
+            name: None if np.isnan(value) else value.item()
+            for name, value in saved.items()
+            if not name.startswith("best_weights_")
+        }
+        for name in ("wait", "cooldown", "reductions", "epoch"):
+            if numbers.get(name) is not None and numbers[name].is_integer():
+                numbers[name] = int(numbers[name])
+        self.write(checked_memory(**numbers))
+        count = len(saved) - len(numbers)
+        self.best_weights = [saved[f"best_weights_{index}"] for index in range(count)] or None
