@@ -26,27 +26,29 @@ elif BACKEND == "torch":
     import torch
 
 
-class Table:
-    """A constant float array that a schedule looks rates up in."""
+# The dtype that steps are counted in on the device. JAX has no int64 unless it is asked for.
+COUNTER = "int32" if BACKEND == "jax" else "int64"
+LAST_STEP = int(np.iinfo(COUNTER).max)
 
-    def __init__(self, values: Any):
-        self.values = np.asarray(values, "float64")
-        self._tensors: dict[Any, Any] = {}
+
+class Table:
+    """A constant array that a schedule looks numbers up in."""
+
+    def __init__(self, values: Any, dtype: str = "float32"):
+        self.values = np.asarray(values)
+        self._tensor: Any = self.values.astype(dtype)
+        if BACKEND == "torch":
+            self._tensor = torch.from_numpy(self._tensor)
 
     def tensor(self, like: Any) -> Any:
-        """The values as a float32 tensor on the device of `like`."""
-        # torch runs this in every step and must not copy the table to the device each time.
+        """The values as a tensor on the device of `like`."""
+        # torch runs this in every step, so the table stays on the device it was moved to.
         # TensorFlow and JAX trace it once, and a tensor must not outlive its trace.
         if BACKEND != "torch":
-            return ops.convert_to_tensor(self.values.astype("float32"), "float32")
-        if like.device not in self._tensors:
-            self._tensors[like.device] = torch.tensor(
-                self.values, dtype=torch.float32, device=like.device
-            )
-        return self._tensors[like.device]
-
-    def __reduce__(self) -> Any:
-        return Table, (self.values,)
+            return ops.convert_to_tensor(self._tensor, self._tensor.dtype.name)
+        if self._tensor.device != like.device:
+            self._tensor = self._tensor.to(like.device)
+        return self._tensor
 
 
 class HostScalar:
@@ -91,9 +93,9 @@ class HOST:
         return step // period
 
     @staticmethod
-    def count_reached(boundaries: np.ndarray, step: Any) -> Any:
+    def count_reached(boundaries: Table, step: Any) -> Any:
         """How many of the increasing `boundaries` are at or below `step`."""
-        return np.searchsorted(boundaries, step, side="right")
+        return np.searchsorted(boundaries.values, step, side="right")
 
     @staticmethod
     def floating(number: Any) -> Any:
@@ -111,27 +113,28 @@ class HOST:
     def evaluate(schedule: Callable[[Any], Any], step: Any) -> Any:
         """The rates of a schedule that is not written against these operations."""
         rate = schedule(_integer_tensor(step))
-        if not isinstance(rate, float):
-            rate = ops.convert_to_numpy(rate)
-        return HOST.floating(rate)
+        return HOST.floating(rate if isinstance(rate, (int, float)) else to_numpy(rate))
 
 
 class DEVICE:
     """The same operations on tensors: float32, traceable."""
 
-    maximum = staticmethod(ops.maximum)
-    minimum = staticmethod(ops.minimum)
+    @staticmethod
+    def maximum(number: Any, bound: Any) -> Any:
+        return ops.maximum(number, _like(bound, number))
+
+    @staticmethod
+    def minimum(number: Any, bound: Any) -> Any:
+        return ops.minimum(number, _like(bound, number))
 
     @staticmethod
     def floor_divide(step: Any, period: int) -> Any:
-        # A period that the counter's dtype cannot hold is one that it never reaches.
-        return step // period if period <= _largest(step) else step * 0
+        return step // period if period <= LAST_STEP else step * 0
 
     @staticmethod
-    def count_reached(boundaries: np.ndarray, step: Any) -> Any:
-        reachable = boundaries[boundaries <= _largest(step)]
-        reached = ops.expand_dims(step, -1) >= ops.convert_to_tensor(reachable, _dtype(step))
-        return ops.sum(ops.cast(reached, "int32"), axis=-1)
+    def count_reached(boundaries: Table, step: Any) -> Any:
+        reached = ops.expand_dims(step, -1) >= boundaries.tensor(like=step)
+        return ops.sum(ops.cast(reached, COUNTER), axis=-1)
 
     @staticmethod
     def floating(number: Any) -> Any:
@@ -158,14 +161,13 @@ def compute(formula: Callable[[Any, Any], Any], step: Any) -> Any:
 
     Returns a float32 tensor with the shape of `step`.
     """
-    if not callable(getattr(step, "value", len)):  # A `keras.Variable`, whatever its class.
-        step = step.value
+    step = _value(step)
     if isinstance(step, (int, np.integer, np.ndarray, list, tuple)):
         number = np.asarray(step)
     elif _readable(step):
-        number = ops.convert_to_numpy(step)
+        number = to_numpy(step)
     else:
-        return formula(_counter(step), DEVICE)
+        return formula(ops.cast(step, COUNTER), DEVICE)
     if number.dtype != np.int64:
         number = number.astype(np.int64)
     rate = np.asarray(formula(number[()], HOST), "float32")
@@ -192,23 +194,38 @@ def _readable(step: Any) -> bool:
     return True
 
 
-def _counter(step: Any) -> Any:
-    """The tensor as a step counter: int32 and int64 as they are, the rest as Keras's int."""
-    return step if _dtype(step) in ("int32", "int64") else ops.cast(step, "int")
+def to_numpy(tensor: Any) -> Any:
+    """A tensor, a variable or a number as a NumPy array."""
+    # Keras's own conversion of a torch tensor takes longer than a rate takes to compute, and
+    # that of a variable warns, with NumPy 2.
+    tensor = _value(tensor)
+    if BACKEND == "tensorflow" and hasattr(tensor, "numpy"):
+        return tensor.numpy()
+    if BACKEND == "torch" and isinstance(tensor, torch.Tensor) and tensor.dtype != torch.bfloat16:
+        return tensor.detach().cpu().numpy()
+    return ops.convert_to_numpy(tensor)
+
+
+def _value(variable: Any) -> Any:
+    """The tensor of a `keras.Variable`; anything else as it is."""
+    # By attribute, since a `keras.Variable` has had several classes. (A `tf.Variable` has a
+    # method of that name.)
+    value = getattr(variable, "value", None)
+    return variable if value is None or callable(value) else value
+
+
+def _like(number: Any, tensor: Any) -> Any:
+    """A Python number as a tensor of the same dtype."""
+    # Keras converts a bare number through `floatx`: on JAX even an int beside an int tensor.
+    if isinstance(number, (int, float)):
+        return ops.convert_to_tensor(number, keras.backend.standardize_dtype(tensor.dtype))
+    return number
 
 
 def _integer_tensor(step: Any) -> Any:
-    """Host steps as a tensor, in the dtype of the step counter."""
-    fits = BACKEND == "jax" or np.max(step, initial=0) < 2**31
-    return ops.convert_to_tensor(np.asarray(step), "int32" if fits else "int64")
-
-
-def _dtype(tensor: Any) -> str:
-    return str(keras.backend.standardize_dtype(tensor.dtype))
-
-
-def _largest(step: Any) -> int:
-    return int(np.iinfo(_dtype(step)).max)
+    """Host steps as a tensor, in the dtype that optimizers count in."""
+    fits = np.max(step, initial=0) < 2**31
+    return ops.convert_to_tensor(np.asarray(step), "int32" if fits else COUNTER)
 
 
 def variable_scope(model: Any) -> Any:

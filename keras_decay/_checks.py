@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NoReturn
 
 import numpy as np
@@ -41,7 +42,7 @@ def integers(name: str, value: Any, minimum: int, must: str) -> tuple[int, ...]:
     if not all(is_int(item) for item in value):
         fail(name, value, must, TypeError)
     numbers_ = tuple(int(item) for item in value)
-    increasing = all(a < b for a, b in zip(numbers_, numbers_[1:], strict=False))
+    increasing = all(a < b for a, b in pairwise(numbers_))
     if not numbers_ or numbers_[0] < minimum or not increasing:
         fail(name, value, must)
     return numbers_

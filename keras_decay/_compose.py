@@ -153,6 +153,10 @@ def checked_memory(
         epoch=None if epoch is None else _checks.integer("epoch", epoch, 0),
     )
     if (memory.scale == 1.0) != (memory.reductions == 0):
-        _checks.fail("scale", scale, f"1.0 before the first reduction and below it after one; "
-                     f"here `reductions` is {reductions}")
+        _checks.fail(
+            "scale",
+            scale,
+            f"1.0 before the first reduction and below it after one; "
+            f"here `reductions` is {reductions}",
+        )
     return memory

@@ -33,12 +33,13 @@ def is_variable(rate: Any) -> bool:
     return hasattr(rate, "assign")
 
 
-def steps_done(optimizer: Any) -> int:
-    """The number of steps that schedules are called with.
+def step_counter(optimizer: Any) -> Any:
+    """The variable that schedules are called with.
 
-    The public property `iterations` is divided by `gradient_accumulation_steps`.
+    The public property `iterations` is divided by `gradient_accumulation_steps`. (In Kerases
+    that have no `_iterations` it is the variable itself.)
     """
-    return int(keras.ops.convert_to_numpy(optimizer._iterations))
+    return optimizer._iterations if hasattr(optimizer, "_iterations") else optimizer.iterations
 
 
 def metric_direction(model: Any, name: str) -> str | None:

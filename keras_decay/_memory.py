@@ -48,13 +48,16 @@ class PlateauMemory(keras.layers.Layer):
         if not saved:  # A file of a model that had no plateau says nothing about one.
             return
         numbers = {
-            name: None if np.isnan(value) else value.item()
+            name: _plain(value.item())
             for name, value in saved.items()
             if not name.startswith("best_weights_")
         }
-        for name in ("wait", "cooldown", "reductions", "epoch"):
-            if numbers.get(name) is not None and numbers[name].is_integer():
-                numbers[name] = int(numbers[name])
         self.write(checked_memory(**numbers))
         count = len(saved) - len(numbers)
         self.best_weights = [saved[f"best_weights_{index}"] for index in range(count)] or None
+
+
+def _plain(number: float) -> float | int | None:
+    if np.isnan(number):
+        return None
+    return int(number) if number.is_integer() else number

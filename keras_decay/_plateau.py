@@ -9,11 +9,16 @@ from typing import Any
 import keras
 
 from keras_decay import _checks, _keras
-from keras_decay._backend import variable_scope
+from keras_decay._backend import to_numpy, variable_scope
 from keras_decay._compose import LearningRateSchedule, PlateauScale
 from keras_decay._memory import ATTRIBUTE, PlateauMemory
 from keras_decay._rule import Memory, Rule
 from keras_decay._schedules import register
+
+ONLY_ONE = (
+    "An optimizer can have only one `PlateauDecay`: a second one would count every observation "
+    "twice. Remove one of them."
+)
 
 
 @register
@@ -115,9 +120,7 @@ class PlateauDecay(keras.callbacks.Callback):
         self.factor = _checks.real("factor", factor, "a number in (0, 1)", above=0.0, below=1.0)
         self.patience = _checks.integer("patience", patience, 1)
         self.mode = _checks.choice("mode", mode, ("auto", "min", "max"))
-        self.min_delta = _checks.real(
-            "min_delta", min_delta, "a finite number >= 0", at_least=0.0
-        )
+        self.min_delta = _checks.real("min_delta", min_delta, "a finite number >= 0", at_least=0.0)
         self.relative = _checks.boolean("relative", relative)
         self.cooldown = _checks.integer("cooldown", cooldown, 0)
         self.min_learning_rate = _checks.min_learning_rate(min_learning_rate)
@@ -237,10 +240,10 @@ class PlateauDecay(keras.callbacks.Callback):
         Returns:
             Whether the learning rate was reduced.
         """
-        attached = self._attached()
+        attached = self._owned()
         if epoch is not None and epoch < self.start_from_epoch:
             return False
-        number = float(keras.ops.convert_to_numpy(value))
+        number = float(to_numpy(value))
         memory, due = self._rule.observe(attached.memory, number, self._direction())
         if self.restore_best_weights and memory.best != attached.memory.best:
             attached.best_weights = self.model.get_weights()
@@ -265,13 +268,9 @@ class PlateauDecay(keras.callbacks.Callback):
         self._in_fit = False
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        # In one `fit`, `set_model` has been called on all callbacks by now: the last one that
-        # attached itself owns the memory, and any other one would count everything twice.
-        if self._in_fit or self._attached().owner != id(self):
-            raise ValueError(
-                "An optimizer can have only one `PlateauDecay`: a second one would count "
-                "every observation twice. Remove one of them from `callbacks`."
-            )
+        if self._in_fit:
+            raise ValueError(ONLY_ONE)
+        self._owned()
         self._in_fit = True
         self._missed = set()
 
@@ -315,6 +314,14 @@ class PlateauDecay(keras.callbacks.Callback):
             )
         return self._memory
 
+    def _owned(self) -> PlateauMemory:
+        # In one `fit`, Keras has called `set_model` on all callbacks before anything else: the
+        # last one that attached itself owns the memory, and any other would count it again.
+        attached = self._attached()
+        if attached.owner != id(self):
+            raise ValueError(ONLY_ONE)
+        return attached
+
     def _direction(self) -> str:
         if self.mode != "auto":
             return self.mode
@@ -336,9 +343,10 @@ class PlateauDecay(keras.callbacks.Callback):
         for leaf in leaves:
             rate = _keras.learning_rate(leaf)
             if isinstance(rate, LearningRateSchedule):
-                rate = rate(max(_keras.steps_done(leaf) - last_step, 0))
+                step = int(to_numpy(_keras.step_counter(leaf)))
+                rate = rate(max(step - last_step, 0))
             name = f"learning_rate_{leaf.name}" if several else "learning_rate"
-            rates[name] = float(keras.ops.convert_to_numpy(rate))
+            rates[name] = float(to_numpy(rate))
         return rates
 
     def _reduce(self, attached: PlateauMemory) -> bool:
@@ -347,7 +355,7 @@ class PlateauDecay(keras.callbacks.Callback):
         for leaf in _keras.leaf_optimizers(self.model.optimizer):
             rate = _keras.learning_rate(leaf)
             if _keras.is_variable(rate):
-                old = float(keras.ops.convert_to_numpy(rate))
+                old = float(to_numpy(rate))
                 leaf.learning_rate = max(old * self.factor, min(old, self.min_learning_rate))
         attached.write(self._rule.reduce(memory))
         if self._learning_rates() == rates:

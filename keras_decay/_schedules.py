@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_decay import _checks
-from keras_decay._backend import DEVICE, HOST, Table, compute
+from keras_decay._backend import COUNTER, DEVICE, HOST, LAST_STEP, Table, compute
 
 register = keras.saving.register_keras_serializable(package="keras_decay")
 Operations = type[HOST] | type[DEVICE]
@@ -95,7 +95,8 @@ class StepDecay(HostSchedule):
         self._powers, self._power_chunks = self._tables()
         if not isinstance(self.decay_epochs, int):
             steps = [epoch * self.steps_per_epoch for epoch in self.decay_epochs]
-            self._milestones = np.array([step for step in steps if step < 2**63], "int64")
+            # A milestone that the counter cannot hold is one that it never reaches.
+            self._milestones = Table([step for step in steps if step <= LAST_STEP], COUNTER)
 
     def _rate(self, step: Any, xp: Operations) -> Any:
         if isinstance(self.decay_epochs, int):

@@ -1,0 +1,95 @@
+"""What several test files need: models, data, and running things on the backend at hand."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from keras_decay._backend import COUNTER, DEVICE
+
+BACKEND = keras.backend.backend()
+
+STEPS_PER_EPOCH = 4
+BATCH_SIZE = 8
+
+
+def number(value):
+    """A scalar of any kind as a Python float."""
+    return float(keras.ops.convert_to_numpy(value))
+
+
+def compiled(function):
+    """The function as the backend compiles it into a training step: a graph, XLA, or dynamo."""
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function)
+    if BACKEND == "jax":
+        import jax
+
+        return jax.jit(function)
+    import torch
+
+    torch._dynamo.reset()
+    return torch.compile(function, backend="eager", fullgraph=True)
+
+
+def on_host(schedule, steps):
+    """The rates that a schedule gives for NumPy steps."""
+    return keras.ops.convert_to_numpy(schedule(np.asarray(steps)))
+
+
+def in_step(schedule, steps):
+    """The rates that a schedule gives inside a compiled training step."""
+    steps = keras.ops.convert_to_tensor(np.asarray(steps), COUNTER)
+    if BACKEND == "torch":  # What runs on an accelerator; dynamo takes a second an example.
+        return keras.ops.convert_to_numpy(schedule._rate(steps, DEVICE))
+    return keras.ops.convert_to_numpy(compiled(lambda step: schedule(step))(steps))
+
+
+def data(seed=0):
+    """Features and targets of a small regression, `STEPS_PER_EPOCH` batches."""
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(STEPS_PER_EPOCH * BATCH_SIZE, 3)).astype("float32")
+    return x, (x @ np.array([[1.0], [-2.0], [0.5]], "float32")).astype("float32")
+
+
+def model(learning_rate=0.1, *, optimizer=None, seed=0, metrics=(), **compile_arguments):
+    """A compiled linear model, the same weights for the same seed."""
+    keras.utils.set_random_seed(seed)
+    network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, name="dense")])
+    if optimizer is None:
+        optimizer = keras.optimizers.SGD(learning_rate, momentum=0.9)
+    network.compile(
+        optimizer, keras.losses.MeanSquaredError(), metrics=list(metrics), **compile_arguments
+    )
+    network.optimizer.build(network.trainable_variables)
+    return network
+
+
+class Metric(keras.callbacks.Callback):
+    """Puts given values of a metric, one an epoch, into the logs before other callbacks run."""
+
+    def __init__(self, values, name="val_loss"):
+        super().__init__()
+        self.values = values
+        self.name = name
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch < len(self.values) and self.values[epoch] is not None:
+            logs[self.name] = self.values[epoch]
+
+
+def fit(network, callbacks=(), *, epochs, values=None, monitor="val_loss", **arguments):
+    """Trains silently; `values` stand in for the monitored metric. Returns the history."""
+    x, y = data()
+    injected = [] if values is None else [Metric(values, monitor)]
+    return network.fit(
+        x,
+        y,
+        batch_size=BATCH_SIZE,
+        epochs=epochs,
+        callbacks=[*injected, *callbacks],
+        verbose=0,
+        **{"shuffle": False, **arguments},
+    ).history
