@@ -139,6 +139,7 @@ class PlateauDecay(keras.callbacks.Callback):
         )
         self._memory: PlateauMemory | None = None
         self._in_fit = False
+        self._resuming = False
         self._missed: set[str] | None = None
 
     def get_config(self) -> dict[str, Any]:
@@ -199,6 +200,10 @@ class PlateauDecay(keras.callbacks.Callback):
             )
         if self.model is not model:
             super().set_model(model)
+        if getattr(model, "built", False) and not optimizer.built:
+            # A `MultiOptimizer` may know its optimizers only then.
+            with variable_scope(model):
+                optimizer.build(model.trainable_variables)
         leaves = _keras.leaf_optimizers(optimizer)
         rates = [_keras.learning_rate(leaf) for leaf in leaves]
         attached = getattr(optimizer, ATTRIBUTE, None)
@@ -254,8 +259,8 @@ class PlateauDecay(keras.callbacks.Callback):
             if self.stop_at_minimum:
                 self.model.stop_training = True
             return False
-        if self.restore_best_weights and attached.best_weights is not None:
-            self.model.set_weights(attached.best_weights)
+        if self.restore_best_weights:
+            self._restore(attached)
         if self.verbose:
             at = "" if epoch is None else f"Epoch {epoch + 1}: "
             rates = ", ".join(f"{rate:.6g}" for rate in self._learning_rates().values())
@@ -271,8 +276,20 @@ class PlateauDecay(keras.callbacks.Callback):
         if self._in_fit:
             raise ValueError(ONLY_ONE)
         self._owned()
-        self._in_fit = True
+        self._in_fit = self._resuming = True
         self._missed = set()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        last = self._attached().memory.epoch
+        if self._resuming and last is not None and epoch == last + 2:
+            warnings.warn(
+                f"`PlateauDecay` goes on at epoch {epoch} without the observation of epoch "
+                f"{last + 1}: the state that was restored had been saved before the plateau "
+                "saw that epoch. Put `PlateauDecay` before `BackupAndRestore` and "
+                "`ModelCheckpoint` in `callbacks`.",
+                stacklevel=2,
+            )
+        self._resuming = False
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._in_fit = False
@@ -296,6 +313,17 @@ class PlateauDecay(keras.callbacks.Callback):
             # Without validation in this epoch it may still come: `validation_freq=2`.
             if validated or not self.monitor.startswith("val_"):
                 self._warn_missing()
+
+    def _restore(self, attached: PlateauMemory) -> None:
+        if attached.best_weights is None:
+            warnings.warn(
+                "`PlateauDecay` has restored no weights, since the best weights are not known: "
+                "a whole-model file holds the best value, but not the weights that had it. "
+                "`save_weights` and `BackupAndRestore` keep them.",
+                stacklevel=2,
+            )
+            return
+        self.model.set_weights(attached.best_weights)
 
     def _warn_missing(self) -> None:
         warnings.warn(
@@ -351,6 +379,8 @@ class PlateauDecay(keras.callbacks.Callback):
 
     def _reduce(self, attached: PlateauMemory) -> bool:
         """Lowers the rates of all optimizers; returns whether that changed any."""
+        if _unscaled(self.model.optimizer):  # Its schedule was set, or it was built, since then.
+            self.attach(self.model)
         memory, rates = attached.memory, self._learning_rates()
         for leaf in _keras.leaf_optimizers(self.model.optimizer):
             rate = _keras.learning_rate(leaf)
@@ -362,3 +392,12 @@ class PlateauDecay(keras.callbacks.Callback):
             attached.write(memory)
             return False
         return True
+
+
+def _unscaled(optimizer: Any) -> bool:
+    """Whether the optimizer has a schedule that no plateau scales yet."""
+    rates = map(_keras.learning_rate, _keras.leaf_optimizers(optimizer))
+    return any(
+        isinstance(rate, LearningRateSchedule) and not isinstance(rate, PlateauScale)
+        for rate in rates
+    )

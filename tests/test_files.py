@@ -1,0 +1,411 @@
+"""What survives what: an interrupted run is the uninterrupted one, after every kind of file."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from support import STEPS_PER_EPOCH, data, fit, model, number
+
+from keras_decay import InverseTimeDecay, PlateauDecay, PlateauScale, StepDecay
+
+# A metric with everything in it: improvement, plateaus, a value that is not finite.
+VALUES = [5.0, 5.0, 4.0, 4.0, float("nan"), 4.0, 4.0, 3.0, 3.0, 3.0]
+EPOCHS = len(VALUES)
+BREAK = 5
+
+LEARNING_RATES = {
+    "float": lambda: 0.1,
+    "constant": lambda: PlateauScale(0.1),
+    "schedule": lambda: StepDecay(0.1, 0.8, 3, steps_per_epoch=STEPS_PER_EPOCH),
+    "keras": lambda: keras.optimizers.schedules.ExponentialDecay(0.1, 7, 0.8),
+}
+every_rate = pytest.mark.parametrize("rate", LEARNING_RATES.values(), ids=LEARNING_RATES)
+schedules = pytest.mark.parametrize(
+    "rate", list(LEARNING_RATES.values())[1:], ids=list(LEARNING_RATES)[1:]
+)
+
+
+def plateau():
+    return PlateauDecay(factor=0.5, patience=2, cooldown=1)
+
+
+def outcome(network, callback, history):
+    """All that has to be the same: rates of the epochs, memory, weights, optimizer state."""
+    return {
+        "rates": history["learning_rate"][-(EPOCHS - BREAK) :],
+        "next rate": number(network.optimizer.learning_rate),
+        **callback.state,
+        "weights": np.concatenate([w.ravel() for w in network.get_weights()]),
+        "momentum": np.concatenate(
+            [keras.ops.convert_to_numpy(v).ravel() for v in network.optimizer.variables[1:]]
+        ),
+    }
+
+
+def uninterrupted(rate):
+    network, callback = model(rate()), plateau()
+    history = fit(network, [callback], epochs=EPOCHS, values=VALUES)
+    assert callback.state["reductions"] >= 2
+    return outcome(network, callback, history)
+
+
+def first_part(rate, callbacks=()):
+    network = model(rate())
+    fit(network, [plateau(), *callbacks], epochs=BREAK, values=VALUES)
+    return network
+
+
+def second_part(network, callback=None):
+    callback = callback or plateau()
+    history = fit(network, [callback], epochs=EPOCHS, initial_epoch=BREAK, values=VALUES)
+    return outcome(network, callback, history)
+
+
+def assert_same(actual, expected):
+    assert actual.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_allclose(actual[name], expected[name], rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+@every_rate
+def test_a_second_fit_goes_on(rate):
+    """The same optimizer, a new callback object."""
+    assert_same(second_part(first_part(rate)), uninterrupted(rate))
+
+
+@schedules
+def test_a_whole_model_file_goes_on(rate, tmp_path):
+    """`.keras`, without custom objects, in safe mode."""
+    first_part(rate).save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert_same(second_part(loaded), uninterrupted(rate))
+
+
+def test_of_a_float_a_whole_model_file_keeps_the_rate_alone(tmp_path):
+    """Keras saves nothing else of a float rate; `PlateauScale(0.1)` is the way round."""
+    network = first_part(lambda: 0.1)
+    network.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    callback = plateau()
+    callback.attach(loaded)
+    assert number(loaded.optimizer.learning_rate) == number(network.optimizer.learning_rate) < 0.1
+    assert callback.state == {
+        "best": None,
+        "wait": 0,
+        "cooldown": 0,
+        "scale": 1.0,
+        "reductions": 0,
+    }
+
+
+@every_rate
+def test_a_weights_file_goes_on(rate, tmp_path):
+    """`.weights.h5`, into a new model that the plateau is attached to."""
+    first_part(rate).save_weights(tmp_path / "model.weights.h5")
+    network, callback = model(rate(), seed=1), plateau()
+    callback.attach(network)
+    network.load_weights(tmp_path / "model.weights.h5")
+    assert_same(second_part(network, callback), uninterrupted(rate))
+
+
+@schedules
+def test_a_legacy_model_file_keeps_rate_scale_and_memory(rate, tmp_path):
+    """Whole-model `.h5`. (Keras restores no optimizer slots from it.)"""
+    network, callback = model(rate()), plateau()
+    fit(network, [callback], epochs=BREAK, values=VALUES)
+    network.save(tmp_path / "model.h5")
+    loaded, again = keras.models.load_model(tmp_path / "model.h5"), plateau()
+    again.attach(loaded)
+    assert again.state == callback.state
+    loaded.optimizer.iterations.assign(BREAK * STEPS_PER_EPOCH)
+    assert number(loaded.optimizer.learning_rate) == number(network.optimizer.learning_rate)
+
+
+@every_rate
+@pytest.mark.parametrize("weights_only", [False, True], ids=["model", "weights"])
+def test_a_checkpoint_of_mid_training_goes_on(rate, weights_only, tmp_path):
+    """`ModelCheckpoint` at the epoch of the break, from a run that went on after it."""
+    if not weights_only and isinstance(rate(), float):
+        pytest.skip("the documented exception, tested above")
+    name = "{epoch}.weights.h5" if weights_only else "{epoch}.keras"
+    checkpoint = keras.callbacks.ModelCheckpoint(
+        tmp_path / name, save_weights_only=weights_only, monitor="loss"
+    )
+    fit(model(rate()), [plateau(), checkpoint], epochs=EPOCHS, values=VALUES)
+    path, callback = tmp_path / name.format(epoch=BREAK), plateau()
+    if weights_only:
+        network = model(rate(), seed=1)
+        callback.attach(network)
+        network.load_weights(path)
+    else:
+        network = keras.models.load_model(path)
+    assert_same(second_part(network, callback), uninterrupted(rate))
+
+
+class Crash(keras.callbacks.Callback):
+    def __init__(self, epoch, batch=0):
+        super().__init__()
+        self.epoch, self.batch, self.now = epoch, batch, -1
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.now = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if (self.now, batch) == (self.epoch, self.batch):
+            raise RuntimeError("crash")
+
+
+def interrupted(rate, callbacks, crash):
+    """A run that crashes, and a new one, from new objects, that resumes it."""
+    with pytest.raises(RuntimeError, match="crash"):
+        fit(model(rate()), [*callbacks(plateau()), crash], epochs=EPOCHS, values=VALUES)
+    network, callback = model(rate(), seed=1), plateau()
+    history = fit(network, callbacks(callback), epochs=EPOCHS, values=VALUES)
+    return outcome(network, callback, history)
+
+
+@every_rate
+@pytest.mark.parametrize("batch", [0, 2], ids=["between", "within"])
+def test_backup_and_restore_goes_on(rate, batch, tmp_path):
+    """A crash between two epochs or within one: the epoch is done again from its beginning."""
+
+    def callbacks(callback):
+        return [callback, keras.callbacks.BackupAndRestore(tmp_path / "backup")]
+
+    actual = interrupted(rate, callbacks, Crash(BREAK, batch))
+    assert_same(actual, uninterrupted(rate))
+
+
+@every_rate
+def test_a_backup_within_an_epoch_keeps_the_memory(rate, tmp_path):
+    """`save_freq=int`: Keras repeats the epoch with its steps counted on; the memory is that
+    of the epochs that ended."""
+
+    def callbacks(callback):
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", save_freq=3)
+        return [callback, backup]
+
+    actual = interrupted(rate, callbacks, Crash(BREAK, 3))
+    expected = uninterrupted(rate)
+    for name in ("best", "wait", "cooldown", "scale", "reductions"):
+        assert actual[name] == expected[name]
+
+
+@every_rate
+def test_listed_after_the_backup_it_warns_at_resume(rate, tmp_path):
+    """The backup of an epoch was made before the plateau saw it: one observation is lost."""
+
+    def callbacks(callback):
+        return [keras.callbacks.BackupAndRestore(tmp_path / "backup"), callback]
+
+    with pytest.warns(UserWarning, match=r"epoch 5.*before `BackupAndRestore`"):
+        actual = interrupted(rate, callbacks, Crash(BREAK))
+    # The value of epoch 4, which is lost, is the one that is not finite.
+    values = [*VALUES[: BREAK - 1], None, *VALUES[BREAK:]]
+    callback, network = plateau(), model(rate())
+    fit(network, [callback], epochs=EPOCHS, values=values)
+    for name, value in callback.state.items():
+        assert actual[name] == value
+
+
+def test_a_weights_file_with_a_memory_loads_into_a_model_without_one(tmp_path):
+    """And the other way round, each without a warning, momentum included."""
+    for rate in LEARNING_RATES.values():
+        with_plateau = first_part(rate)
+        with_plateau.save_weights(tmp_path / "with.weights.h5")
+        without = model(rate(), seed=1)
+        without.load_weights(tmp_path / "with.weights.h5")
+        bare = model(rate())
+        fit(bare, epochs=1)
+        bare.save_weights(tmp_path / "without.weights.h5")
+        network, callback = model(rate(), seed=1), plateau()
+        callback.attach(network)
+        network.load_weights(tmp_path / "without.weights.h5")
+        assert callback.state["best"] is None
+        for loaded, saved in ((without, with_plateau), (network, bare)):
+            for a, b in zip(loaded.optimizer.variables, saved.optimizer.variables, strict=True):
+                assert np.array_equal(keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b))
+
+
+def test_the_memory_of_a_loaded_float_rate_is_in_the_weights_file_to_the_last_bit(tmp_path):
+    """Counters and best are float64 in the file; a best that float32 rounds comes back."""
+    network, callback = model(0.1), PlateauDecay(patience=9)
+    callback.attach(network)
+    callback.update(1 / 3)
+    network.save_weights(tmp_path / "model.weights.h5")
+    loaded, again = model(0.1), PlateauDecay()
+    again.attach(loaded)
+    loaded.load_weights(tmp_path / "model.weights.h5")
+    assert again.state["best"] == 1 / 3
+
+
+def edited(path, change):
+    """Rewrites the optimizer's schedule in the config of a `.keras` file."""
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(files["config.json"])
+    optimizer = config["compile_config"]["optimizer"]
+    change(optimizer["config"]["learning_rate"]["config"])
+    files["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "message"),
+    [
+        ("scale", 0.0, ValueError, "a number in (0, 1]"),
+        ("scale", -0.5, ValueError, "a number in (0, 1]"),
+        ("scale", 1.5, ValueError, "a number in (0, 1]"),
+        ("scale", float("nan"), ValueError, "a number in (0, 1]"),
+        ("scale", "0.5", TypeError, "a number in (0, 1]"),
+        ("wait", -1, ValueError, "an int >= 0"),
+        ("wait", 0.5, TypeError, "an int >= 0"),
+        ("cooldown", -1, ValueError, "an int >= 0"),
+        ("reductions", None, TypeError, "an int >= 0"),
+        ("epoch", -1, ValueError, "an int >= 0"),
+        ("best", float("inf"), ValueError, "a finite number or None"),
+        ("best", "low", TypeError, "a finite number or None"),
+        ("min_learning_rate", -0.1, ValueError, "a finite number >= 0"),
+        ("schedule", -0.1, ValueError, "a finite number > 0"),
+        ("schedule", "fast", TypeError, "a float or a `LearningRateSchedule`"),
+        ("name", 3, TypeError, "a non-empty string"),
+    ],
+)
+def test_a_memory_that_cannot_be_is_an_error(name, value, error, message):
+    """A hand-edited config never becomes a silently wrong rate."""
+    config = {**PlateauScale(0.1, scale=0.5, reductions=1).get_config(), name: value}
+    with pytest.raises(error) as raised:
+        PlateauScale.from_config(config)
+    assert str(raised.value) == f"`{name}` must be {message}. Received: {name}={value!r}"
+
+
+@pytest.mark.parametrize(("scale", "reductions"), [(0.5, 0), (1.0, 2)])
+def test_a_memory_that_contradicts_itself_is_an_error(scale, reductions):
+    """A scale below 1 comes from reductions, and reductions make one."""
+    with pytest.raises(ValueError, match=rf"`scale` must be 1.0 before.*Received: scale={scale}"):
+        PlateauScale(0.1, scale=scale, reductions=reductions)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda config: config.update(scale=7.0), "`scale` must be a number in"),
+        (lambda config: config.update(later_option=1), "later_option"),
+        (lambda config: config.pop("schedule"), "schedule"),
+    ],
+    ids=["edited", "later-version", "incomplete"],
+)
+def test_a_model_file_that_was_edited_does_not_load_silently(change, message, tmp_path):
+    """The error that Keras shows names the key."""
+    path = tmp_path / "model.keras"
+    first_part(LEARNING_RATES["schedule"]).save(path)
+    edited(path, change)
+    with pytest.raises((TypeError, ValueError, KeyError), match=message):
+        keras.models.load_model(path)
+
+
+def test_a_corrupted_weights_file_does_not_load_silently(tmp_path):
+    """A memory that cannot be is an error there too."""
+    import h5py
+
+    path = tmp_path / "model.weights.h5"
+    first_part(LEARNING_RATES["float"]).save_weights(path)
+    with h5py.File(path, "a") as file:
+        file["optimizer/plateau_memory/vars/scale"][...] = 3.0
+    network, callback = model(0.1), plateau()
+    callback.attach(network)
+    with pytest.raises(ValueError, match="`scale` must be a number in"):
+        network.load_weights(path)
+
+
+def test_a_plateau_scale_holds_no_other_plateau_scale():
+    """One memory an optimizer."""
+    with pytest.raises(ValueError, match="`schedule` must be a schedule that is not itself a"):
+        PlateauScale(PlateauScale(0.1))
+
+
+def test_restored_weights_are_the_best_ones_and_the_optimizer_state_stays():
+    """At a reduction training goes on from the best weights, with momentum as it is."""
+    network, seen = model(0.1), {}
+
+    class Record(keras.callbacks.Callback):
+        def __init__(self, when):
+            super().__init__()
+            self.when = when
+
+        def on_epoch_end(self, epoch, logs=None):
+            variables = network.optimizer.variables[2:]
+            state = [keras.ops.convert_to_numpy(v) for v in variables]
+            seen[self.when, epoch] = (network.get_weights(), state)
+
+    callback = PlateauDecay(patience=2, restore_best_weights=True)
+    values = [3.0, 1.0, 2.0, 2.0]
+    fit(network, [Record("before"), callback, Record("after")], epochs=4, values=values)
+    best, _ = seen["before", 1]
+    weights, momentum = seen["after", 3]
+    for a, b in zip(weights, best, strict=True):
+        assert np.array_equal(a, b)
+    assert not np.array_equal(weights[0], seen["before", 3][0][0])
+    for a, b in zip(momentum, seen["before", 3][1], strict=True):
+        assert np.array_equal(a, b)
+
+
+@every_rate
+def test_the_best_weights_survive_a_crash(rate, tmp_path):
+    """They are in the backup, so that a later reduction finds them."""
+    values = [1.0, 2.0, 2.0, 2.0, 2.0]
+
+    def run(seed, crash=()):
+        network = model(rate(), seed=seed)
+        callback = PlateauDecay(patience=3, restore_best_weights=True)
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+        fit(network, [callback, backup, *crash], epochs=5, values=values)
+        return network.get_weights()
+
+    expected = run(seed=0)
+    with pytest.raises(RuntimeError, match="crash"):
+        run(seed=0, crash=[Crash(2)])
+    for a, b in zip(run(seed=1), expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_without_best_weights_a_reduction_restores_nothing_and_says_so(tmp_path):
+    """A whole-model file holds the best value but not the weights that had it."""
+    network = model(PlateauScale(0.1))
+    fit(network, [PlateauDecay(restore_best_weights=True)], epochs=1, values=[1.0])
+    network.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    callback = PlateauDecay(patience=1, restore_best_weights=True)
+    with pytest.warns(UserWarning, match="best weights are not known"):
+        fit(loaded, [callback], epochs=1, values=[2.0])
+    assert callback.state["reductions"] == 1
+
+
+@pytest.mark.parametrize("rate", [lambda: 0.1, lambda: PlateauScale(0.1)], ids=["float", "scale"])
+def test_training_stops_when_a_reduction_is_due_at_the_floor(rate):
+    """Not when the floor is reached: the epochs at the floor get their chance."""
+    callback = PlateauDecay(factor=0.5, patience=2, min_learning_rate=0.05, stop_at_minimum=True)
+    history = fit(model(rate()), [callback], epochs=20, values=[1.0] * 20)
+    np.testing.assert_allclose(history["learning_rate"], [0.1] * 3 + [0.05] * 2, rtol=1e-6)
+
+
+def test_a_smooth_schedule_at_its_floor_stops_too():
+    """The rate that counts is the effective one, schedule and scale together."""
+    schedule = InverseTimeDecay(0.1, 100.0, steps_per_epoch=STEPS_PER_EPOCH, min_learning_rate=0.01)
+    callback = PlateauDecay(patience=1, min_learning_rate=0.01, stop_at_minimum=True)
+    history = fit(model(schedule), [callback], epochs=20, values=[1.0] * 20)
+    assert len(history["loss"]) == 2
+
+
+def test_the_data_is_what_the_other_tests_take_it_for():
+    """A guard of this file: an epoch has `STEPS_PER_EPOCH` steps."""
+    network = model(0.1)
+    fit(network, epochs=2)
+    assert int(keras.ops.convert_to_numpy(network.optimizer.iterations)) == 2 * STEPS_PER_EPOCH
+    assert len(data()[0]) > 0
