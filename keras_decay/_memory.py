@@ -30,6 +30,9 @@ class PlateauMemory(keras.layers.Layer):
         self.best_weights: list[np.ndarray] | None = None
         self.scales: Sequence[PlateauScale] = ()
         self.owner: int | None = None
+        """The `id` of the callback that writes the memory."""
+        self.loaded = False
+        """Whether the memory comes from a file and no epoch has begun since."""
 
     def write(self, memory: Memory) -> None:
         """Changes the memory, here and in the schedules that it scales."""
@@ -53,6 +56,7 @@ class PlateauMemory(keras.layers.Layer):
             if not name.startswith("best_weights_")
         }
         self.write(checked_memory(**numbers))
+        self.loaded = True
         count = len(saved) - len(numbers)
         self.best_weights = [saved[f"best_weights_{index}"] for index in range(count)] or None
 

@@ -139,7 +139,6 @@ class PlateauDecay(keras.callbacks.Callback):
         )
         self._memory: PlateauMemory | None = None
         self._in_fit = False
-        self._resuming = False
         self._missed: set[str] | None = None
 
     def get_config(self) -> dict[str, Any]:
@@ -210,6 +209,7 @@ class PlateauDecay(keras.callbacks.Callback):
         if attached is None:
             loaded = [rate.memory for rate in rates if isinstance(rate, PlateauScale)]
             attached = PlateauMemory(loaded[0] if loaded else Memory())
+            attached.loaded = bool(loaded)
             setattr(optimizer, ATTRIBUTE, attached)
         stale = False
         for leaf, rate in zip(leaves, rates, strict=True):
@@ -276,20 +276,29 @@ class PlateauDecay(keras.callbacks.Callback):
         if self._in_fit:
             raise ValueError(ONLY_ONE)
         self._owned()
-        self._in_fit = self._resuming = True
+        self._in_fit = True
         self._missed = set()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        last = self._attached().memory.epoch
-        if self._resuming and last is not None and epoch == last + 2:
-            warnings.warn(
-                f"`PlateauDecay` goes on at epoch {epoch} without the observation of epoch "
-                f"{last + 1}: the state that was restored had been saved before the plateau "
-                "saw that epoch. Put `PlateauDecay` before `BackupAndRestore` and "
-                "`ModelCheckpoint` in `callbacks`.",
-                stacklevel=2,
-            )
-        self._resuming = False
+        attached = self._attached()
+        last = attached.memory.epoch
+        if attached.loaded and last is not None:
+            if epoch == last + 2:
+                self._warn(
+                    f"`PlateauDecay` goes on at epoch {epoch} without the observation of epoch "
+                    f"{last + 1}: the state that was loaded had been saved before the plateau "
+                    "saw the end of that epoch. Put `PlateauDecay` before `BackupAndRestore` "
+                    "and `ModelCheckpoint` in `callbacks`."
+                )
+            elif epoch == last:
+                self._warn(
+                    f"Epoch {epoch} is trained a second time: the state that was loaded had been "
+                    "saved at its end. If `BackupAndRestore` starts there, the process was "
+                    "killed between the writing of its two files, and with "
+                    "`double_checkpoint=True` the two `.bkp` files in its folder, copied over "
+                    "those without the suffix, are the state before this epoch."
+                )
+        attached.loaded = False
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._in_fit = False
@@ -316,23 +325,25 @@ class PlateauDecay(keras.callbacks.Callback):
 
     def _restore(self, attached: PlateauMemory) -> None:
         if attached.best_weights is None:
-            warnings.warn(
+            self._warn(
                 "`PlateauDecay` has restored no weights, since the best weights are not known: "
                 "a whole-model file holds the best value, but not the weights that had it. "
-                "`save_weights` and `BackupAndRestore` keep them.",
-                stacklevel=2,
+                "`save_weights` and `BackupAndRestore` keep them."
             )
             return
         self.model.set_weights(attached.best_weights)
 
     def _warn_missing(self) -> None:
-        warnings.warn(
+        self._warn(
             f"`PlateauDecay` monitors `{self.monitor}`, which is not among the metrics, so the "
             f"learning rate is not reduced. The metrics are: {sorted(self._missed or ())}. "
-            f"Pass one of them as `monitor`, or `validation_data` to `fit`.",
-            stacklevel=2,
+            "Pass one of them as `monitor`, or `validation_data` to `fit`."
         )
         self._missed = None
+
+    @staticmethod
+    def _warn(message: str) -> None:
+        warnings.warn(message, stacklevel=3)
 
     def _attached(self) -> PlateauMemory:
         if self._memory is None:

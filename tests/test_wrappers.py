@@ -101,7 +101,7 @@ def test_the_optimizer_inside_a_loss_scale_optimizer_is_reduced(learning_rate):
     optimizer = keras.optimizers.LossScaleOptimizer(inner, initial_scale=8.0)
     history, network = rates_and_weights(optimizer)
     np.testing.assert_allclose(history["learning_rate"], expected, rtol=1e-6)
-    plain, reference = rates_and_weights(keras.optimizers.SGD(learning_rate()))
+    _, reference = rates_and_weights(keras.optimizers.SGD(learning_rate()))
     np.testing.assert_allclose(network.get_weights()[0], reference.get_weights()[0], rtol=1e-4)
 
 

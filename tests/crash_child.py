@@ -1,0 +1,62 @@
+"""Trains under `BackupAndRestore` and writes a line an epoch; to be killed by `test_crash`."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+from support import STEPS_PER_EPOCH, data, fit, model
+
+from keras_decay import PlateauDecay, StepDecay
+
+RATES = {"float": 0.1, "schedule": StepDecay(0.1, 0.9, 3, steps_per_epoch=STEPS_PER_EPOCH)}
+EPOCHS = 12
+
+
+class Record(keras.callbacks.Callback):
+    """What an epoch leaves behind, listed after the plateau and before the backup."""
+
+    def __init__(self, plateau, emit):
+        super().__init__()
+        self.plateau = plateau
+        self.emit = emit
+
+    def on_epoch_end(self, epoch, logs=None):
+        weights = np.concatenate([w.ravel() for w in self.model.get_weights()])
+        self.emit(
+            {
+                "epoch": epoch,
+                "rate": logs["learning_rate"],
+                **self.plateau.state,
+                "weights": weights.tolist(),
+            }
+        )
+
+
+def train(rate, emit, backup=None):
+    x, y = data(1)
+    plateau = PlateauDecay(factor=0.5, patience=2, min_delta=0.05)
+    callbacks = [plateau, Record(plateau, emit)]
+    if backup is not None:
+        arguments = {"delete_checkpoint": False}
+        # Keras 3.3 has no second checkpoint yet.
+        if "double_checkpoint" in inspect.signature(keras.callbacks.BackupAndRestore).parameters:
+            arguments["double_checkpoint"] = True
+        callbacks.append(keras.callbacks.BackupAndRestore(backup, **arguments))
+    fit(model(RATES[rate]), callbacks, epochs=EPOCHS, validation_data=(x, y))
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("error", UserWarning)
+    with Path(sys.argv[3]).open("a") as lines:
+
+        def emit(record):
+            lines.write(json.dumps(record) + "\n")
+            lines.flush()
+
+        train(sys.argv[1], emit, backup=sys.argv[2])

@@ -1,0 +1,156 @@
+"""Training that is killed at random moments, and started again until it ends."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from crash_child import EPOCHS, train
+from support import fit, model
+
+from keras_decay import PlateauDecay
+
+CHILD = Path(__file__).with_name("crash_child.py")
+KILLS = 3
+TIMEOUT = 120
+
+has_double_checkpoint = pytest.mark.skipif(
+    "double_checkpoint" not in inspect.signature(keras.callbacks.BackupAndRestore).parameters,
+    reason="this Keras keeps no second checkpoint",
+)
+
+
+def recover(backup):
+    """What our warning and the README say to do when Keras's two files do not fit together."""
+    for file in backup.glob("*.bkp"):
+        shutil.copy(file, file.with_suffix(""))
+
+
+def run(arguments, lines, kill_at=None, delay=0.0):
+    """Runs the child to its end, or until so many epochs have ended in it, and a moment more."""
+    before = lines.read_text().count("\n") if lines.exists() else 0
+    child = subprocess.Popen(
+        [sys.executable, CHILD, *arguments], stderr=subprocess.PIPE, text=True, env=os.environ
+    )
+    try:
+        end = time.monotonic() + TIMEOUT
+        while child.poll() is None and time.monotonic() < end:
+            ended = (lines.read_text().count("\n") if lines.exists() else 0) - before
+            if kill_at is not None and ended >= kill_at:
+                time.sleep(delay)
+                break
+            time.sleep(0.002)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        _, errors = child.communicate()
+    return child.returncode, errors
+
+
+@pytest.mark.parametrize("rate", ["float", "schedule"])
+def test_a_killed_run_that_is_started_again_is_the_uninterrupted_run(rate, tmp_path):
+    """Rate, best, wait, scale and weights of every epoch, whatever the moment of the kill.
+
+    Keras writes the two files of a backup one after the other, in place. A kill inside that
+    moment leaves files that do not fit together; then the next start stops with an error, and
+    the previous pair, which `double_checkpoint=True` keeps, is put back.
+    """
+    expected = []
+    train(rate, expected.append)
+    backup, lines = tmp_path / "backup", tmp_path / "lines"
+    arguments = [rate, str(backup), str(lines)]
+    moments = random.Random(rate)
+    status, errors, kills, starts = None, "", 0, 0
+    while status != 0:
+        starts += 1
+        assert starts < 3 * KILLS, errors
+        kill_at, delay = None, 0.0
+        if kills < KILLS:
+            kill_at, delay = moments.randint(0, 3), moments.uniform(0, 0.05)
+        status, errors = run(arguments, lines, kill_at, delay)
+        kills += status == -signal.SIGKILL
+        if status > 0:  # Not killed: the files do not fit together.
+            assert "JSONDecodeError" in errors or "is trained a second time" in errors, errors
+            recover(backup)
+    assert kills == KILLS
+    actual = {}
+    for line in lines.read_text().splitlines():
+        record = json.loads(line)
+        actual[record["epoch"]] = record  # An epoch that was killed in its backup comes twice.
+    assert sorted(actual) == list(range(EPOCHS))
+    for record in expected:
+        again = actual[record["epoch"]]
+        for name, value in record.items():
+            np.testing.assert_allclose(
+                again[name], value, rtol=1e-5, atol=1e-7, err_msg=f"{record['epoch']} {name}"
+            )
+    assert expected[-1]["reductions"] >= 2
+
+
+class Stop(Exception):
+    pass
+
+
+class StopAt(keras.callbacks.Callback):
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            raise Stop
+
+
+VALUES = [3.0, 3.0, 2.0, 2.0, 2.0, 2.0]
+
+
+def start(backup, stop=None, seed=0):
+    plateau = PlateauDecay(factor=0.5, patience=2)
+    callbacks = [plateau, keras.callbacks.BackupAndRestore(backup, double_checkpoint=True)]
+    callbacks += [StopAt(stop)] if stop else []
+    network = model(0.1, seed=seed)
+    history = fit(network, callbacks, epochs=len(VALUES), values=VALUES)
+    return history["learning_rate"], plateau.state, network.get_weights()
+
+
+@has_double_checkpoint
+@pytest.mark.parametrize("damage", ["weights", "metadata", "between"])
+def test_a_kill_in_the_moment_of_the_backup_is_survived(damage, tmp_path):
+    """Half a weights file: Keras takes the second checkpoint. Half a metadata file, or one that
+    is older than the weights: an error or our warning, and the second checkpoint by hand."""
+    _, state, weights = start(tmp_path / "whole")
+    backup = tmp_path / "backup"
+    with pytest.raises(Stop):
+        start(backup, stop=4)
+    file = backup / "latest.weights.h5"
+    metadata = backup / "training_metadata.json"
+    if damage == "weights":
+        file.write_bytes(file.read_bytes()[:1000])
+    elif damage == "metadata":
+        metadata.write_text('{"epo')
+        with pytest.raises(json.JSONDecodeError):
+            start(backup, seed=1)
+        recover(backup)
+    else:
+        shutil.copy(f"{metadata}.bkp", metadata)
+        kept = tmp_path / "kept"
+        shutil.copytree(backup, kept)
+        with pytest.warns(UserWarning, match="Epoch 3 is trained a second time"):
+            start(backup, seed=1)
+        shutil.rmtree(backup, ignore_errors=True)
+        shutil.copytree(kept, backup)
+        recover(backup)
+    _, again, weights_again = start(backup, seed=1)
+    assert again == state
+    for a, b in zip(weights_again, weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)

@@ -1,0 +1,137 @@
+"""What we rest on in Keras, private names and order of calls: fails by name when it changes."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from support import BATCH_SIZE, data, model, number
+
+from keras_decay import StepDecay, _keras
+
+
+def test_an_optimizer_keeps_its_schedule_or_its_rate_variable_in_learning_rate():
+    """`_learning_rate`: the only way to get at a schedule instead of its value."""
+    schedule = StepDecay(0.1, steps_per_epoch=10)
+    assert keras.optimizers.SGD(schedule)._learning_rate is schedule
+    variable = keras.optimizers.SGD(0.1)._learning_rate
+    assert _keras.is_variable(variable)
+    assert number(variable) == np.float32(0.1)
+    assert not _keras.is_variable(schedule)
+
+
+def test_a_schedule_is_called_with_the_step_counter():
+    """`_iterations`, which counts micro-batches; `iterations` divides them."""
+    seen = []
+
+    class Seen(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step):
+            seen.append(step)
+            return 0.1
+
+    optimizer = keras.optimizers.SGD(Seen(), gradient_accumulation_steps=2)
+    optimizer.build([keras.Variable(0.0)])
+    _ = optimizer.learning_rate
+    assert seen[-1] is _keras.step_counter(optimizer)
+    for _ in range(4):
+        optimizer.apply([keras.ops.ones(())])
+    assert number(_keras.step_counter(optimizer)) == 4
+
+
+def test_a_schedule_may_be_set_over_a_schedule_and_the_state_keeps_its_size():
+    """The public setter is how a `PlateauScale` gets around an optimizer's schedule."""
+    optimizer = keras.optimizers.SGD(StepDecay(0.1, steps_per_epoch=10), momentum=0.9)
+    optimizer.build([keras.Variable(0.0)])
+    size = len(optimizer.variables)
+    replacement = StepDecay(0.2, steps_per_epoch=10)
+    optimizer.learning_rate = replacement
+    assert optimizer._learning_rate is replacement
+    assert len(optimizer.variables) == size
+    optimizer.plateau_memory = keras.layers.Layer()
+    assert len(optimizer.variables) == size
+
+
+def test_a_metric_declares_its_direction():
+    """`_direction`, "up" or "down"; a plain mean has none."""
+    assert keras.metrics.MeanSquaredError()._direction == "down"
+    assert keras.metrics.SparseCategoricalAccuracy()._direction == "up"
+    assert not hasattr(keras.metrics.Mean(), "_direction")
+
+
+def test_compiled_metrics_are_grouped_by_output():
+    """`_flat_metrics` with `output_name`, and the name that Keras logs them under."""
+    network = model(metrics=["mae"])
+    x, y = data()
+    logs = network.evaluate(x, y, verbose=0, return_dict=True)
+    names = [name for name, _ in _keras._metrics(network)]
+    assert sorted(names) == sorted(logs) == ["loss", "mae"]
+    assert _keras.metric_direction(network, "mae") == "min"
+    assert _keras.metric_direction(network, "loss") is None
+    assert _keras.metric_direction(network, "nothing") is None
+
+
+def test_fit_sets_the_model_of_every_callback_before_any_training_begins():
+    """So that the memory is in place when `BackupAndRestore` loads into it."""
+    calls = []
+
+    class Recorder(keras.callbacks.Callback):
+        def set_model(self, model):
+            super().set_model(model)
+            calls.append("set_model")
+
+        def on_train_begin(self, logs=None):
+            calls.append("on_train_begin")
+
+    x, y = data()
+    network = model()
+    network.fit(x, y, batch_size=BATCH_SIZE, verbose=0, callbacks=[Recorder(), Recorder()])
+    assert calls == ["set_model", "set_model", "on_train_begin", "on_train_begin"]
+
+
+def test_a_layer_set_on_the_optimizer_is_saved_with_the_weights(tmp_path):
+    """Through `save_own_variables` and `load_own_variables`, which are public."""
+
+    class Note(keras.layers.Layer):
+        def __init__(self, value):
+            super().__init__(name="note")
+            self.built = True
+            self.value = value
+
+        def save_own_variables(self, store):
+            store["value"] = np.asarray(self.value)
+
+        def load_own_variables(self, store):
+            self.value = np.asarray(store["value"]).item()
+
+    one, two = model(), model()
+    one.optimizer.note, two.optimizer.note = Note(7), Note(0)
+    one.save_weights(tmp_path / "model.weights.h5")
+    two.load_weights(tmp_path / "model.weights.h5")
+    assert two.optimizer.note.value == 7
+
+
+def test_a_train_function_can_be_made_anew():
+    """`make_train_function(force=True)`: how a compiled step forgets the bare schedule."""
+    network = model()
+    network.make_train_function()
+    before = network.train_function
+    network.make_train_function()
+    assert network.train_function is before
+    network.make_train_function(force=True)
+    assert network.train_function is not before
+
+
+def test_a_wrapped_optimizer_is_found_under_its_public_name():
+    """`inner_optimizer` of a `LossScaleOptimizer`."""
+    inner = keras.optimizers.SGD(0.1)
+    assert _keras.leaf_optimizers(keras.optimizers.LossScaleOptimizer(inner)) == [inner]
+    assert _keras.leaf_optimizers(inner) == [inner]
+
+
+def test_keras_itself_still_refuses_a_plateau_over_a_schedule():
+    """The reason for this package. When this fails, the README's comparison is out of date."""
+    x, y = data()
+    network = model(StepDecay(0.1, steps_per_epoch=10))
+    peer = keras.callbacks.ReduceLROnPlateau("loss", patience=1, min_delta=1e9)
+    with pytest.raises(TypeError, match="its learning rate is not settable"):
+        network.fit(x, y, epochs=3, verbose=0, callbacks=[peer])
