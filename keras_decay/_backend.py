@@ -162,7 +162,7 @@ def compute(formula: Callable[[Any, Any], Any], step: Any) -> Any:
     Returns a float32 tensor with the shape of `step`.
     """
     step = _value(step)
-    if isinstance(step, (int, np.integer, np.ndarray, list, tuple)):
+    if isinstance(step, (int, float, np.generic, np.ndarray, list, tuple)):
         number = np.asarray(step)
     elif _readable(step):
         number = to_numpy(step)

@@ -118,7 +118,8 @@ class PlateauScale(HostSchedule):
     def follow(self, memory: Memory) -> None:
         """Takes on `memory`, also for the steps that are compiled already."""
         self.memory = memory
-        self._scale.assign(memory.scale)
+        if memory.scale != self._scale.value:
+            self._scale.assign(memory.scale)
 
     def _rate(self, step: Any, xp: Operations) -> Any:
         base = rate_of(self.schedule, step, xp)

@@ -42,15 +42,14 @@ def step_counter(optimizer: Any) -> Any:
     return optimizer._iterations if hasattr(optimizer, "_iterations") else optimizer.iterations
 
 
-def metric_direction(model: Any, name: str) -> str | None:
-    """Which way the metric logged as `name` gets better: "min", "max", or `None`, unknown.
+def metric_directions(model: Any) -> dict[str, str | None]:
+    """Which way each metric, by the name it is logged under, gets better: "min", "max", or
+    `None` where it does not say.
 
     Keras's metrics declare it as `_direction`, "up" or "down", for its own callbacks.
     """
-    for logged_name, metric in _metrics(model):
-        if logged_name == name and hasattr(metric, "_direction"):
-            return "max" if metric._direction == "up" else "min"
-    return None
+    ways = {"up": "max", "down": "min", None: None}
+    return {name: ways[getattr(metric, "_direction", None)] for name, metric in _metrics(model)}
 
 
 def _metrics(model: Any) -> Iterator[tuple[str, Any]]:

@@ -278,6 +278,9 @@ class PlateauDecay(keras.callbacks.Callback):
         self._owned()
         self._in_fit = True
         self._missed = set()
+        # Keras may not have built its metrics yet; where it has, no epoch is trained in vain.
+        if self.monitor.removeprefix("val_") in _keras.metric_directions(self.model):
+            self._direction()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         attached = self._attached()
@@ -365,7 +368,7 @@ class PlateauDecay(keras.callbacks.Callback):
         if self.mode != "auto":
             return self.mode
         name = self.monitor.removeprefix("val_")
-        direction = "min" if name == "loss" else _keras.metric_direction(self.model, name)
+        direction = "min" if name == "loss" else _keras.metric_directions(self.model).get(name)
         if direction is None:
             raise ValueError(
                 f"`PlateauDecay` cannot tell whether `{self.monitor}` gets better downwards or "

@@ -11,6 +11,7 @@ import pytest
 from support import STEPS_PER_EPOCH, data, fit, model, number
 
 from keras_decay import InverseTimeDecay, PlateauDecay, PlateauScale, StepDecay
+from keras_decay._keras import leaf_optimizers
 
 # A metric with everything in it: improvement, plateaus, a value that is not finite.
 VALUES = [5.0, 5.0, 4.0, 4.0, float("nan"), 4.0, 4.0, 3.0, 3.0, 3.0]
@@ -144,6 +145,59 @@ def test_a_checkpoint_of_mid_training_goes_on(rate, weights_only, tmp_path):
     else:
         network = keras.models.load_model(path)
     assert_same(second_part(network, callback), uninterrupted(rate))
+
+
+def wrapped(kind, rate):
+    """An optimizer inside another, or two of them."""
+    if kind == "loss-scale":
+        inner = keras.optimizers.SGD(rate(), momentum=0.9)
+        return keras.optimizers.LossScaleOptimizer(inner, initial_scale=8.0)
+    kernel = keras.optimizers.SGD(rate(), momentum=0.9, name="kernel")
+    bias = keras.optimizers.SGD(rate(), momentum=0.9, name="bias")
+    optimizers = keras.optimizers.OptimizerMap(bias, {".*kernel": kernel})
+    return keras.optimizers.MultiOptimizer(optimizers)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "loss-scale",
+        pytest.param(
+            "multi",
+            marks=pytest.mark.skipif(
+                not hasattr(keras.optimizers, "MultiOptimizer"), reason="not in this Keras"
+            ),
+        ),
+    ],
+)
+@pytest.mark.parametrize("file", ["model.keras", "model.weights.h5"])
+@every_rate
+def test_wrapped_optimizers_go_on_too(kind, file, rate, tmp_path):
+    """One memory for all inner optimizers, whole models and weights."""
+    if file == "model.keras" and isinstance(rate(), float):
+        pytest.skip("the documented exception, tested above")
+
+    def rates(network):
+        return [number(leaf.learning_rate) for leaf in leaf_optimizers(network.optimizer)]
+
+    expected, callback = model(optimizer=wrapped(kind, rate)), plateau()
+    fit(expected, [callback], epochs=EPOCHS, values=VALUES)
+    network = model(optimizer=wrapped(kind, rate))
+    fit(network, [plateau()], epochs=BREAK, values=VALUES)
+    again = plateau()
+    if file == "model.keras":
+        network.save(tmp_path / file)
+        network = keras.models.load_model(tmp_path / file)
+    else:
+        network.save_weights(tmp_path / file)
+        network = model(optimizer=wrapped(kind, rate), seed=1)
+        again.attach(network)
+        network.load_weights(tmp_path / file)
+    fit(network, [again], epochs=EPOCHS, initial_epoch=BREAK, values=VALUES)
+    assert again.state == callback.state
+    np.testing.assert_allclose(rates(network), rates(expected), rtol=1e-6)
+    for a, b in zip(network.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
 class Crash(keras.callbacks.Callback):

@@ -323,6 +323,19 @@ def test_auto_and_a_metric_without_a_direction_is_an_error(name):
     fit(model(0.1), [PlateauDecay(name, mode="max")], epochs=1, values=FLAT, monitor=name)
 
 
+def test_a_compiled_metric_without_a_direction_is_an_error_before_the_first_step():
+    """Where Keras has built its metrics already: no epoch is trained in vain."""
+
+    def my_metric(y_true, y_pred):
+        return keras.ops.mean(y_true - y_pred)
+
+    network = model(0.1, metrics=[my_metric])
+    fit(network, epochs=1)
+    with pytest.raises(ValueError, match=r'Pass mode="min" or mode="max"'):
+        fit(network, [PlateauDecay("my_metric")], epochs=1)
+    assert number(network.optimizer.iterations) == STEPS_PER_EPOCH
+
+
 def test_a_metric_that_never_shows_up_is_one_warning_with_those_there_are():
     """At once where that is sure, else when training ends."""
     x, y = data()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 
 import keras
 import numpy as np
@@ -176,7 +178,7 @@ def test_every_kind_of_step_is_accepted_and_keeps_its_shape(schedule):
     """Ints, NumPy integers and arrays, lists, tensors and variables of several dtypes."""
     expected = on_host(schedule, [0, 19, 20, 41])
     assert expected.shape == (4,)
-    scalars = [int, np.int32, np.int64, np.uint8, np.array]
+    scalars = [int, float, np.float32, np.int32, np.int64, np.uint8, np.array]
     scalars += [lambda s, d=d: keras.ops.convert_to_tensor(s, d) for d in ("int32", "uint8")]
     scalars += [lambda s: keras.Variable(s, dtype="int32", trainable=False)]
     for kind in scalars:
@@ -189,6 +191,16 @@ def test_every_kind_of_step_is_accepted_and_keeps_its_shape(schedule):
         assert np.array_equal(keras.ops.convert_to_numpy(schedule(steps)), expected.reshape(2, 2))
     assert np.array_equal(in_step(schedule, grid), expected.reshape(2, 2))
     assert np.array_equal(in_step(schedule, 20), expected[2])
+
+
+@schedules
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))])
+def test_a_schedule_can_be_copied_and_pickled(schedule, copied):
+    """Tuners and job launchers do both; the scale of a plateau is a number like the others."""
+    for original in (schedule, keras_decay.PlateauScale(schedule, scale=0.5, reductions=1)):
+        again = copied(original)
+        assert again.get_config() == original.get_config()
+        assert np.array_equal(on_host(again, range(60)), on_host(original, range(60)))
 
 
 @schedules
