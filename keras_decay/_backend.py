@@ -26,8 +26,9 @@ elif BACKEND == "torch":
     import torch
 
 
-# The dtype that steps are counted in on the device. JAX has no int64 unless it is asked for.
-COUNTER = "int32" if BACKEND == "jax" else "int64"
+# The dtype of Keras's own step counters. Keras's operations take no wider int either: on torch
+# the minimum of two int64 tensors comes back as int32.
+COUNTER = "int64" if BACKEND == "tensorflow" else "int32"
 LAST_STEP = int(np.iinfo(COUNTER).max)
 
 
@@ -87,10 +88,11 @@ class HOST:
 
     maximum = staticmethod(np.maximum)
     minimum = staticmethod(np.minimum)
+    where = staticmethod(np.where)
 
     @staticmethod
     def floor_divide(step: Any, period: int) -> Any:
-        return step // period
+        return step // min(period, np.iinfo("int64").max)
 
     @staticmethod
     def count_reached(boundaries: Table, step: Any) -> Any:
@@ -112,12 +114,26 @@ class HOST:
     @staticmethod
     def evaluate(schedule: Callable[[Any], Any], step: Any) -> Any:
         """The rates of a schedule that is not written against these operations."""
-        rate = schedule(_integer_tensor(step))
-        return HOST.floating(rate if isinstance(rate, (int, float)) else to_numpy(rate))
+
+        def rates(steps: Any) -> Any:
+            rate = schedule(_integer_tensor(steps))
+            return HOST.floating(rate if isinstance(rate, (int, float)) else to_numpy(rate))
+
+        if np.ndim(step) == 0:
+            return rates(step)
+        try:
+            together = rates(step)
+        except Exception:  # Many a schedule, some of Keras's among them, takes scalars only.
+            together = None
+        if np.shape(together) == step.shape:
+            return together
+        return np.reshape([rates(each) for each in step.flat], step.shape)
 
 
 class DEVICE:
     """The same operations on tensors: float32, traceable."""
+
+    where = staticmethod(ops.where)
 
     @staticmethod
     def maximum(number: Any, bound: Any) -> Any:

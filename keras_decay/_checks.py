@@ -33,8 +33,13 @@ def integer(name: str, value: Any, minimum: int) -> int:
     return int(value)
 
 
-def integers(name: str, value: Any, minimum: int, must: str) -> tuple[int, ...]:
-    """`value` as a tuple of strictly increasing ints, the first at least `minimum`."""
+def integers(
+    name: str, value: Any, minimum: int, must: str, count: int | None = None
+) -> tuple[int, ...]:
+    """`value` as a tuple of strictly increasing ints, the first at least `minimum`.
+
+    As many as `count` says; without one, at least one.
+    """
     if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
         fail(name, value, must, TypeError)
     if isinstance(value, np.ndarray) and value.ndim != 1:
@@ -43,7 +48,8 @@ def integers(name: str, value: Any, minimum: int, must: str) -> tuple[int, ...]:
         fail(name, value, must, TypeError)
     numbers_ = tuple(int(item) for item in value)
     increasing = all(a < b for a, b in pairwise(numbers_))
-    if not numbers_ or numbers_[0] < minimum or not increasing:
+    counted = len(numbers_) == count if count is not None else bool(numbers_)
+    if not counted or not increasing or min(numbers_, default=minimum) < minimum:
         fail(name, value, must)
     return numbers_
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from keras_decay import _checks
-from keras_decay._backend import HostScalar
-from keras_decay._rule import Memory
+from keras_decay._backend import HOST, LAST_STEP
 from keras_decay._schedules import HostSchedule, Operations, register
 
 LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
 
 
 def rate_of(schedule: Any, step: Any, xp: Operations) -> Any:
-    """The rate of a float or of any schedule at `step`."""
+    """The rate of a float or of any schedule at an integer `step`."""
     if isinstance(schedule, float):
         return xp.floating(0 * step) + schedule
     if isinstance(schedule, HostSchedule):
@@ -25,7 +24,9 @@ def rate_of(schedule: Any, step: Any, xp: Operations) -> Any:
 
 
 def check_schedule(name: str, value: Any) -> Any:
-    """`value` as a float rate or a Keras schedule."""
+    """`value` as a float rate, or a Keras schedule to put into another."""
+    if getattr(value, "outermost", False):
+        _checks.fail(name, value, "a schedule that is not a `PlateauScale`, which goes around all")
     if isinstance(value, LearningRateSchedule):
         return value
     if callable(value) or isinstance(value, (str, dict)):
@@ -44,120 +45,166 @@ def schedule_from_config(config: Any) -> Any:
 
 
 @register
-class PlateauScale(HostSchedule):
-    """A schedule, or a constant rate, times the scale of a `PlateauDecay`.
+class LinearWarmup(HostSchedule):
+    """Raises the rate linearly to that of a schedule, then follows the schedule.
 
     ```
-    base = schedule(step)
-    learning_rate = max(base * scale, min(base, min_learning_rate))
+    W = warmup_epochs * steps_per_epoch
+    step < W:   peak * (start_factor + (1 - start_factor) * step / W)
+    step >= W:  schedule(step - W)
     ```
 
-    `PlateauDecay` puts it around the schedule of an optimizer. Build it yourself only to give
-    a constant rate a plateau whose memory travels in a whole-model file, of which Keras saves
-    nothing for a float: `learning_rate=PlateauScale(0.1)`.
-
-    The scale is written by the host and read by the compiled training step, so a reduction
-    takes effect at the next step, without compiling anything anew.
+    `peak` is `schedule(0)`, or `schedule` itself where it is a float, which then stays
+    constant. The schedule's own clock starts at 0 when the warmup ends.
 
     Args:
-        schedule: Any `LearningRateSchedule` but a `PlateauScale`, or a float > 0.
-        min_learning_rate: Float >= 0, the floor; `PlateauDecay` sets it to its own.
-        best: Float or `None`, the best value observed so far.
-        wait: Int >= 0, the observations counted towards `patience`.
-        cooldown: Int >= 0, how many of the next observations are not counted.
-        scale: Float in (0, 1], the product of all reductions so far.
-        reductions: Int >= 0, how many they were.
-        epoch: Int >= 0 or `None`, the last epoch that the plateau saw the end of.
+        schedule: Any `LearningRateSchedule`, or a float > 0. (A `PlateauScale` goes around the
+            warmup, not into it.)
+        warmup_epochs: Int >= 0, the length of the warmup.
+        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch of `fit`.
+        start_factor: Float in [0, 1], the rate of step 0 as a fraction of `peak`.
         name: String.
-
-    `best` to `epoch` are the memory of the plateau, here to be saved and loaded with the
-    model; leave them alone otherwise.
 
     Calling it with `step`, an int or an array of ints (NumPy, tensor or `keras.Variable`),
     returns a float32 tensor of the same shape, whatever `keras.config.floatx()` is.
 
     Raises:
         TypeError: an argument of the wrong type.
-        ValueError: an argument out of its range, or a memory that contradicts itself.
+        ValueError: an argument out of its range.
 
     Example:
 
-    >>> optimizer = keras.optimizers.SGD(learning_rate=keras_decay.PlateauScale(0.1))
-    >>> round(float(optimizer.learning_rate), 4)
-    0.1
+    >>> decay = keras_decay.StepDecay(0.1, 0.5, 10, steps_per_epoch=100)
+    >>> schedule = keras_decay.LinearWarmup(decay, 5, steps_per_epoch=100)
+    >>> [round(float(schedule(step)), 4) for step in (0, 250, 500, 1499, 1500)]
+    [0.0, 0.05, 0.1, 0.1, 0.05]
+
+    Source: Goyal et al., "Accurate, Large Minibatch SGD" (2017), section 2.2.
     """
 
     def __init__(
         self,
         schedule: Any,
+        warmup_epochs: int,
         *,
-        min_learning_rate: float = 0.0,
-        best: float | None = None,
-        wait: int = 0,
-        cooldown: int = 0,
-        scale: float = 1.0,
-        reductions: int = 0,
-        epoch: int | None = None,
-        name: str = "PlateauScale",
+        steps_per_epoch: int,
+        start_factor: float = 0.0,
+        name: str = "LinearWarmup",
     ):
         self.schedule = check_schedule("schedule", schedule)
-        if isinstance(schedule, PlateauScale):
-            _checks.fail("schedule", schedule, "a schedule that is not itself a `PlateauScale`")
-        self.min_learning_rate = _checks.min_learning_rate(min_learning_rate)
-        self.name = _checks.string("name", name)
-        self.memory = checked_memory(
-            best=best,
-            wait=wait,
-            cooldown=cooldown,
-            scale=scale,
-            reductions=reductions,
-            epoch=epoch,
+        self.warmup_epochs = _checks.integer("warmup_epochs", warmup_epochs, 0)
+        self.steps_per_epoch = _checks.integer("steps_per_epoch", steps_per_epoch, 1)
+        self.start_factor = _checks.real(
+            "start_factor", start_factor, "a number in [0, 1]", at_least=0.0, at_most=1.0
         )
-        self._scale = HostScalar(self.memory.scale)
-
-    def follow(self, memory: Memory) -> None:
-        """Takes on `memory`, also for the steps that are compiled already."""
-        self.memory = memory
-        if memory.scale != self._scale.value:
-            self._scale.assign(memory.scale)
+        self.name = _checks.string("name", name)
+        self._peak = float(rate_of(self.schedule, 0, HOST))
 
     def _rate(self, step: Any, xp: Operations) -> Any:
-        base = rate_of(self.schedule, step, xp)
-        rate = base * xp.read(self._scale)
-        if self.min_learning_rate == 0.0:
-            return rate
-        return xp.maximum(rate, xp.minimum(base, self.min_learning_rate))
+        length = self.warmup_epochs * self.steps_per_epoch
+        # Each branch is clamped to its own part, so that neither can overflow in the other's.
+        end = min(length, LAST_STEP)
+        done = xp.floating(xp.minimum(step, end)) / max(float(length), 1.0)
+        warmup = self._peak * (self.start_factor + (1.0 - self.start_factor) * done)
+        return xp.where(step < end, warmup, rate_of(self.schedule, _since(step, end, xp), xp))
 
     def get_config(self) -> dict[str, Any]:
         return {
             "schedule": schedule_config(self.schedule),
-            "min_learning_rate": self.min_learning_rate,
-            **asdict(self.memory),
+            "warmup_epochs": self.warmup_epochs,
+            "steps_per_epoch": self.steps_per_epoch,
+            "start_factor": self.start_factor,
             "name": self.name,
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> PlateauScale:
+    def from_config(cls, config: dict[str, Any]) -> LinearWarmup:
         return cls(**{**config, "schedule": schedule_from_config(config["schedule"])})
 
 
-def checked_memory(
-    *, best: Any, wait: Any, cooldown: Any, scale: Any, reductions: Any, epoch: Any
-) -> Memory:
-    """A memory from a file, or an error that names what is wrong with it."""
-    memory = Memory(
-        best=None if best is None else _checks.real("best", best, "a finite number or None"),
-        wait=_checks.integer("wait", wait, 0),
-        cooldown=_checks.integer("cooldown", cooldown, 0),
-        scale=_checks.real("scale", scale, "a number in (0, 1]", above=0.0, at_most=1.0),
-        reductions=_checks.integer("reductions", reductions, 0),
-        epoch=None if epoch is None else _checks.integer("epoch", epoch, 0),
-    )
-    if (memory.scale == 1.0) != (memory.reductions == 0):
-        _checks.fail(
-            "scale",
-            scale,
-            f"1.0 before the first reduction and below it after one; "
-            f"here `reductions` is {reductions}",
-        )
-    return memory
+@register
+class JoinedSchedule(HostSchedule):
+    """Several schedules, one after the other.
+
+    ```
+    boundaries[i - 1] <= epoch < boundaries[i]:
+        schedules[i](step - boundaries[i - 1] * steps_per_epoch)
+    ```
+
+    Schedule i takes over at the first step of epoch `boundaries[i - 1]`, and its own clock
+    starts at 0 there.
+
+    Args:
+        schedules: A non-empty list or tuple of schedules, each any `LearningRateSchedule`, or a
+            float > 0 for a constant rate.
+        boundaries: Strictly increasing ints >= 1, epochs counted from 0; one fewer than there
+            are schedules.
+        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch of `fit`.
+        name: String.
+
+    Calling it with `step`, an int or an array of ints (NumPy, tensor or `keras.Variable`),
+    returns a float32 tensor of the same shape, whatever `keras.config.floatx()` is.
+
+    Raises:
+        TypeError: an argument of the wrong type.
+        ValueError: an argument out of its range, or a number of boundaries that does not fit.
+
+    Example:
+
+    >>> decay = keras_decay.InverseTimeDecay(0.1, 1.0, steps_per_epoch=100)
+    >>> schedule = keras_decay.JoinedSchedule([0.2, decay], [5], steps_per_epoch=100)
+    >>> [round(float(schedule(step)), 4) for step in (0, 499, 500, 600)]
+    [0.2, 0.2, 0.1, 0.05]
+
+    Source: `optax.join_schedules`, `torch.optim.lr_scheduler.SequentialLR`.
+    """
+
+    def __init__(
+        self,
+        schedules: Sequence[Any],
+        boundaries: Sequence[int],
+        *,
+        steps_per_epoch: int,
+        name: str = "JoinedSchedule",
+    ):
+        if not isinstance(schedules, (list, tuple)):
+            _checks.fail("schedules", schedules, "a list or tuple of schedules", TypeError)
+        if not schedules:
+            _checks.fail("schedules", schedules, "a non-empty list or tuple of schedules")
+        self.schedules = [
+            check_schedule(f"schedules[{index}]", schedule)
+            for index, schedule in enumerate(schedules)
+        ]
+        count = len(self.schedules) - 1
+        must = f"{count} strictly increasing ints >= 1, one fewer than there are schedules"
+        self.boundaries = _checks.integers("boundaries", boundaries, 1, must, count)
+        self.steps_per_epoch = _checks.integer("steps_per_epoch", steps_per_epoch, 1)
+        self.name = _checks.string("name", name)
+
+    def _rate(self, step: Any, xp: Operations) -> Any:
+        starts = [0, *(epoch * self.steps_per_epoch for epoch in self.boundaries)]
+        rate = None
+        for schedule, start in zip(self.schedules, starts, strict=True):
+            if start > LAST_STEP:
+                break
+            own = rate_of(schedule, _since(step, start, xp), xp)
+            rate = own if rate is None else xp.where(step >= start, own, rate)
+        return rate
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "schedules": [schedule_config(schedule) for schedule in self.schedules],
+            "boundaries": list(self.boundaries),
+            "steps_per_epoch": self.steps_per_epoch,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> JoinedSchedule:
+        schedules = [schedule_from_config(schedule) for schedule in config["schedules"]]
+        return cls(**{**config, "schedules": schedules})
+
+
+def _since(step: Any, start: int, xp: Operations) -> Any:
+    """The steps since `start`, 0 before it."""
+    return xp.maximum(step - start, 0) if start else step

@@ -8,9 +8,10 @@ from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
-from keras_decay._compose import PlateauScale, checked_memory
 from keras_decay._rule import Memory
+from keras_decay._scale import PlateauScale, checked_memory
 
 ATTRIBUTE = "plateau_memory"
 
@@ -27,12 +28,12 @@ class PlateauMemory(keras.layers.Layer):
         super().__init__(name=ATTRIBUTE)
         self.built = True
         self.memory = memory
-        self.best_weights: list[np.ndarray] | None = None
+        self.best_weights: list[NDArray[Any]] | None = None
         self.scales: Sequence[PlateauScale] = ()
         self.owner: int | None = None
         """The `id` of the callback that writes the memory."""
         self.loaded = False
-        """Whether the memory comes from a file and no epoch has begun since."""
+        """Whether the memory comes from a file and no training has begun since."""
 
     def write(self, memory: Memory) -> None:
         """Changes the memory, here and in the schedules that it scales."""

@@ -10,9 +10,10 @@ import keras
 
 from keras_decay import _checks, _keras
 from keras_decay._backend import to_numpy, variable_scope
-from keras_decay._compose import LearningRateSchedule, PlateauScale
+from keras_decay._compose import LearningRateSchedule
 from keras_decay._memory import ATTRIBUTE, PlateauMemory
 from keras_decay._rule import Memory, Rule
+from keras_decay._scale import PlateauScale
 from keras_decay._schedules import register
 
 ONLY_ONE = (
@@ -139,6 +140,7 @@ class PlateauDecay(keras.callbacks.Callback):
         )
         self._memory: PlateauMemory | None = None
         self._in_fit = False
+        self._loaded_before = False
         self._missed: set[str] | None = None
 
     def get_config(self) -> dict[str, Any]:
@@ -271,6 +273,9 @@ class PlateauDecay(keras.callbacks.Callback):
         super().set_model(model)
         self.attach(model)
         self._in_fit = False
+        attached = self._attached()
+        # What is loaded from now on, `BackupAndRestore` loads.
+        self._loaded_before, attached.loaded = attached.loaded, False
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self._in_fit:
@@ -285,7 +290,8 @@ class PlateauDecay(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         attached = self._attached()
         last = attached.memory.epoch
-        if attached.loaded and last is not None:
+        restored, self._loaded_before = attached.loaded, attached.loaded or self._loaded_before
+        if self._loaded_before and last is not None:
             if epoch == last + 2:
                 self._warn(
                     f"`PlateauDecay` goes on at epoch {epoch} without the observation of epoch "
@@ -293,7 +299,7 @@ class PlateauDecay(keras.callbacks.Callback):
                     "saw the end of that epoch. Put `PlateauDecay` before `BackupAndRestore` "
                     "and `ModelCheckpoint` in `callbacks`."
                 )
-            elif epoch == last:
+            elif epoch == last and (epoch > 0 or restored):
                 self._warn(
                     f"Epoch {epoch} is trained a second time: the state that was loaded had been "
                     "saved at its end. If `BackupAndRestore` starts there, the process was "
@@ -301,7 +307,7 @@ class PlateauDecay(keras.callbacks.Callback):
                     "`double_checkpoint=True` the two `.bkp` files in its folder, copied over "
                     "those without the suffix, are the state before this epoch."
                 )
-        attached.loaded = False
+        self._loaded_before = attached.loaded = False
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._in_fit = False

@@ -20,6 +20,8 @@ class HostSchedule(keras.optimizers.schedules.LearningRateSchedule):
     """A schedule whose formula is written once, for host numbers and for tensors."""
 
     name: str
+    outermost = False
+    """Whether other schedules refuse to have this one inside them."""
 
     def __call__(self, step: Any) -> Any:
         return compute(self._rate, step)

@@ -8,10 +8,10 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from support import STEPS_PER_EPOCH, data, fit, model, number
+from support import STEPS_PER_EPOCH, data, fit, model, number, on_host
 
 from keras_decay import InverseTimeDecay, PlateauDecay, PlateauScale, StepDecay
-from keras_decay._keras import leaf_optimizers
+from keras_decay._keras import leaf_optimizers, learning_rate
 
 # A metric with everything in it: improvement, plateaus, a value that is not finite.
 VALUES = [5.0, 5.0, 4.0, 4.0, float("nan"), 4.0, 4.0, 3.0, 3.0, 3.0]
@@ -200,6 +200,47 @@ def test_wrapped_optimizers_go_on_too(kind, file, rate, tmp_path):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
+def orbax(folder, rate):
+    """The first part of a run, checkpointed by Orbax where it is installed."""
+    pytest.importorskip("orbax.checkpoint", reason="an optional peer, on JAX in `tox`")
+    checkpoint = keras.callbacks.OrbaxCheckpoint(
+        str(folder), monitor="loss", save_on_background=False
+    )
+    return first_part(rate, [checkpoint])
+
+
+# Keras restores without telling Orbax about sharding.
+orbax_warnings = pytest.mark.filterwarnings("ignore:Sharding info not provided:UserWarning")
+
+
+@orbax_warnings
+@schedules
+def test_a_model_loaded_from_an_orbax_checkpoint_goes_on(rate, tmp_path):
+    """Its config holds the schedule with scale and memory. (Keras finds the optimizer's own
+    state by automatic names, and so only in a fresh process.)"""
+    network = orbax(tmp_path / "orbax", rate)
+    loaded, expected = keras.models.load_model(str(tmp_path / "orbax")), plateau()
+    expected.attach(network)
+    callback = plateau()
+    callback.attach(loaded)
+    assert callback.state == expected.state
+    steps = np.arange(BREAK * STEPS_PER_EPOCH, EPOCHS * STEPS_PER_EPOCH)
+    rates = [on_host(learning_rate(each.optimizer), steps) for each in (loaded, network)]
+    assert np.array_equal(*rates)
+
+
+@orbax_warnings
+@every_rate
+def test_weights_from_an_orbax_checkpoint_bring_no_memory(rate, tmp_path):
+    """Orbax keeps variables only: the README says to use `load_model`."""
+    orbax(tmp_path / "orbax", rate)
+    network, callback = model(rate(), seed=1), plateau()
+    callback.attach(network)
+    network.load_weights(str(tmp_path / "orbax"))
+    assert callback.state["best"] is None
+    assert callback.state["scale"] == 1.0
+
+
 class Crash(keras.callbacks.Callback):
     def __init__(self, epoch, batch=0):
         super().__init__()
@@ -380,7 +421,7 @@ def test_a_corrupted_weights_file_does_not_load_silently(tmp_path):
 
 def test_a_plateau_scale_holds_no_other_plateau_scale():
     """One memory an optimizer."""
-    with pytest.raises(ValueError, match="`schedule` must be a schedule that is not itself a"):
+    with pytest.raises(ValueError, match="`schedule` must be a schedule that is not"):
         PlateauScale(PlateauScale(0.1))
 
 

@@ -117,6 +117,7 @@ def test_a_period_that_the_counter_cannot_reach_never_decays(evaluate):
     """A product of epochs and steps beyond int32, also beyond int64."""
     for schedule in (
         StepDecay(0.1, 0.5, 2**20, steps_per_epoch=2**20),
+        StepDecay(0.1, 0.5, 2**40, steps_per_epoch=2**40),
         StepDecay(0.1, 0.5, [2**40], steps_per_epoch=2**40),
         InverseTimeDecay(0.1, 1.0, steps_per_epoch=2**40, staircase=True),
     ):

@@ -177,8 +177,6 @@ def test_gradient_accumulation_keeps_the_steps_of_an_epoch():
     ],
     ids=lambda arguments: next(iter(arguments)),
 )
-# Dynamo, in Keras's own training step.
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_every_way_to_run_a_step_trains_alike(arguments, monkeypatch):
     """The weights are those of the default way."""
     if BACKEND == "torch":

@@ -1,0 +1,62 @@
+"""One run, one backend: the one that `KERAS_BACKEND` names, or the run fails."""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("local", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, database=None, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_configure():
+    """Fails the run where tests would skip or quietly use another backend."""
+    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    os.environ["KERAS_BACKEND"] = backend
+    if backend not in ("tensorflow", "jax", "torch"):
+        raise pytest.UsageError(
+            f"KERAS_BACKEND must be tensorflow, jax or torch. Received: KERAS_BACKEND={backend}"
+        )
+    try:
+        importlib.import_module(backend)
+    except ImportError as error:
+        raise pytest.UsageError(
+            f"The tests are to run on {backend} (KERAS_BACKEND), which cannot be imported: "
+            f"{error}. Install it, or set KERAS_BACKEND to a backend that is installed."
+        ) from error
+
+    import keras
+
+    if keras.backend.backend() != backend:
+        raise pytest.UsageError(
+            f"The tests are to run on {backend} (KERAS_BACKEND), but Keras uses "
+            f"{keras.backend.backend()}."
+        )
+
+
+def pytest_report_header():
+    import keras
+
+    return f"keras: {keras.__version__} on {keras.backend.backend()}"
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """Each test starts from the same random state, whichever tests ran before it."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def set_floatx():
+    """`keras.config.set_floatx`, for one test."""
+    import keras
+
+    floatx = keras.config.floatx()
+    yield keras.config.set_floatx
+    keras.config.set_floatx(floatx)
