@@ -4,17 +4,42 @@ Schedules, for an optimizer's `learning_rate=`:
 
 - `StepDecay`: a constant factor every k epochs, or at milestones.
 - `InverseTimeDecay`: eta0 / (1 + decay * epoch).
+- `LinearWarmup`: up from a fraction of the rate, then any schedule.
+- `JoinedSchedule`: several schedules, one after the other.
 - `PlateauScale`: a constant rate (or schedule) whose plateau memory travels in a model file.
 
-A callback, for `model.fit(callbacks=...)`:
+Callbacks, for `model.fit(callbacks=...)`:
 
 - `PlateauDecay`: a factor each time a metric stops improving, over any learning rate.
+- `LearningRateLogger`: the rate in the logs, and a warning where epochs do not fit.
+
+And for the numbers that they need:
+
+- `steps_per_epoch`: how many steps an epoch of `fit` has.
 """
 
-from keras_decay._compose import PlateauScale
-from keras_decay._plateau import PlateauDecay
-from keras_decay._schedules import InverseTimeDecay, StepDecay
+import sys as _sys
+
+# Importing Keras settles its backend. `python -m keras_decay` comes by here before its own code,
+# which has to choose the backend first, and imports what it needs itself. (Python sets `argv[0]`
+# to "-m" for that moment only; the module's name is the last thing before the arguments.)
+if _sys.argv[:1] != ["-m"] or _sys.orig_argv[-len(_sys.argv)].removeprefix("-m") != "keras_decay":
+    from keras_decay._compose import JoinedSchedule, LinearWarmup
+    from keras_decay._logging import LearningRateLogger
+    from keras_decay._plateau import PlateauDecay
+    from keras_decay._scale import PlateauScale
+    from keras_decay._schedules import InverseTimeDecay, StepDecay
+    from keras_decay._steps import steps_per_epoch
 
 __version__ = "0.1.0"
 
-__all__ = ["InverseTimeDecay", "PlateauDecay", "PlateauScale", "StepDecay"]
+__all__ = [
+    "InverseTimeDecay",
+    "JoinedSchedule",
+    "LearningRateLogger",
+    "LinearWarmup",
+    "PlateauDecay",
+    "PlateauScale",
+    "StepDecay",
+    "steps_per_epoch",
+]
