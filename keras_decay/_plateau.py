@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any
-
-import keras
 
 from keras_decay import _checks, _keras
 from keras_decay._backend import to_numpy, variable_scope
 from keras_decay._compose import LearningRateSchedule
+from keras_decay._logging import RateCallback, learning_rates, warn
 from keras_decay._memory import ATTRIBUTE, PlateauMemory
 from keras_decay._rule import Memory, Rule
 from keras_decay._scale import PlateauScale
@@ -23,7 +21,7 @@ ONLY_ONE = (
 
 
 @register
-class PlateauDecay(keras.callbacks.Callback):
+class PlateauDecay(RateCallback):
     """Multiplies the learning rate by a factor when a metric has stopped improving.
 
     At the end of each epoch whose logs hold `monitor` (one observation):
@@ -59,6 +57,9 @@ class PlateauDecay(keras.callbacks.Callback):
 
     Put it before `BackupAndRestore` and `ModelCheckpoint` in the list of callbacks, so that
     they save the epoch's observation too.
+
+    When training begins it warns, as `LearningRateLogger` does, of a schedule whose
+    `steps_per_epoch` is not the run's and of one that starts over.
 
     At each epoch end it adds to the logs: `learning_rate`, the rate of the epoch's last step,
     and, over a schedule, `learning_rate_scale`, the scale of that step. (With a
@@ -265,7 +266,9 @@ class PlateauDecay(keras.callbacks.Callback):
             self._restore(attached)
         if self.verbose:
             at = "" if epoch is None else f"Epoch {epoch + 1}: "
-            rates = ", ".join(f"{rate:.6g}" for rate in self._learning_rates().values())
+            rates = ", ".join(
+                f"{rate:.6g}" for rate in learning_rates(self.model.optimizer).values()
+            )
             print(f"\n{at}PlateauDecay reduces the learning rate to {rates}.")
         return True
 
@@ -281,6 +284,7 @@ class PlateauDecay(keras.callbacks.Callback):
         if self._in_fit:
             raise ValueError(ONLY_ONE)
         self._owned()
+        super().on_train_begin(logs)
         self._in_fit = True
         self._missed = set()
         # Keras may not have built its metrics yet; where it has, no epoch is trained in vain.
@@ -288,19 +292,20 @@ class PlateauDecay(keras.callbacks.Callback):
             self._direction()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_epoch_begin(epoch, logs)
         attached = self._attached()
         last = attached.memory.epoch
         restored, self._loaded_before = attached.loaded, attached.loaded or self._loaded_before
         if self._loaded_before and last is not None:
             if epoch == last + 2:
-                self._warn(
+                warn(
                     f"`PlateauDecay` goes on at epoch {epoch} without the observation of epoch "
                     f"{last + 1}: the state that was loaded had been saved before the plateau "
                     "saw the end of that epoch. Put `PlateauDecay` before `BackupAndRestore` "
                     "and `ModelCheckpoint` in `callbacks`."
                 )
             elif epoch == last and (epoch > 0 or restored):
-                self._warn(
+                warn(
                     f"Epoch {epoch} is trained a second time: the state that was loaded had been "
                     "saved at its end. If `BackupAndRestore` starts there, the process was "
                     "killed between the writing of its two files, and with "
@@ -318,7 +323,7 @@ class PlateauDecay(keras.callbacks.Callback):
         logs = {} if logs is None else logs
         attached = self._attached()
         names = sorted(logs)
-        logs.update(self._learning_rates(last_step=True))
+        super().on_epoch_end(epoch, logs)
         if attached.scales:
             logs["learning_rate_scale"] = attached.memory.scale
         attached.write(replace(attached.memory, epoch=epoch))
@@ -334,7 +339,7 @@ class PlateauDecay(keras.callbacks.Callback):
 
     def _restore(self, attached: PlateauMemory) -> None:
         if attached.best_weights is None:
-            self._warn(
+            warn(
                 "`PlateauDecay` has restored no weights, since the best weights are not known: "
                 "a whole-model file holds the best value, but not the weights that had it. "
                 "`save_weights` and `BackupAndRestore` keep them."
@@ -343,16 +348,12 @@ class PlateauDecay(keras.callbacks.Callback):
         self.model.set_weights(attached.best_weights)
 
     def _warn_missing(self) -> None:
-        self._warn(
+        warn(
             f"`PlateauDecay` monitors `{self.monitor}`, which is not among the metrics, so the "
             f"learning rate is not reduced. The metrics are: {sorted(self._missed or ())}. "
             "Pass one of them as `monitor`, or `validation_data` to `fit`."
         )
         self._missed = None
-
-    @staticmethod
-    def _warn(message: str) -> None:
-        warnings.warn(message, stacklevel=3)
 
     def _attached(self) -> PlateauMemory:
         if self._memory is None:
@@ -383,32 +384,18 @@ class PlateauDecay(keras.callbacks.Callback):
             )
         return direction
 
-    def _learning_rates(self, last_step: bool = False) -> dict[str, float]:
-        """The effective rate of each optimizer at the next step, or at the last one done."""
-        leaves = _keras.leaf_optimizers(self.model.optimizer)
-        several = hasattr(self.model.optimizer, "optimizers")
-        rates = {}
-        for leaf in leaves:
-            rate = _keras.learning_rate(leaf)
-            if isinstance(rate, LearningRateSchedule):
-                step = int(to_numpy(_keras.step_counter(leaf)))
-                rate = rate(max(step - last_step, 0))
-            name = f"learning_rate_{leaf.name}" if several else "learning_rate"
-            rates[name] = float(to_numpy(rate))
-        return rates
-
     def _reduce(self, attached: PlateauMemory) -> bool:
         """Lowers the rates of all optimizers; returns whether that changed any."""
         if _unscaled(self.model.optimizer):  # Its schedule was set, or it was built, since then.
             self.attach(self.model)
-        memory, rates = attached.memory, self._learning_rates()
+        memory, rates = attached.memory, learning_rates(self.model.optimizer)
         for leaf in _keras.leaf_optimizers(self.model.optimizer):
             rate = _keras.learning_rate(leaf)
             if _keras.is_variable(rate):
                 old = float(to_numpy(rate))
                 leaf.learning_rate = max(old * self.factor, min(old, self.min_learning_rate))
         attached.write(self._rule.reduce(memory))
-        if self._learning_rates() == rates:
+        if learning_rates(self.model.optimizer) == rates:
             attached.write(memory)
             return False
         return True

@@ -117,7 +117,8 @@ def test_a_reduction_does_not_trace_the_step_again():
     counts = {}
     for patience in (20, 1):
         network = Traced()
-        network.compile(keras.optimizers.SGD(StepDecay(0.1, steps_per_epoch=99)), "mse")
+        schedule = StepDecay(0.1, 0.5, 99, steps_per_epoch=STEPS_PER_EPOCH)
+        network.compile(keras.optimizers.SGD(schedule), "mse")
         history = fit(network, [PlateauDecay(patience=patience)], epochs=5, values=FLAT)
         counts[patience] = network.count
         assert (history["learning_rate_scale"][-1] < 1) is (patience == 1)

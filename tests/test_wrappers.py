@@ -235,7 +235,7 @@ def test_a_schedule_set_in_mid_training_is_scaled_at_the_next_reduction():
             if epoch == 1:
                 self.model.optimizer.learning_rate = HalfAtSeven()
 
-    network = model(decay(1000))
+    network = model(decay())
     fit(network, [PlateauDecay(patience=2, factor=0.5), SetSchedule()], epochs=4, values=FLAT)
     assert number(network.optimizer.learning_rate) == pytest.approx(0.05 / 2)
 

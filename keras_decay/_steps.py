@@ -1,0 +1,85 @@
+"""How many steps an epoch of `fit` has."""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+import keras
+
+from keras_decay import _checks
+
+FIX = "count them, or pass `steps_per_epoch` to `fit` and the same number to the schedule"
+
+
+def steps_per_epoch(data: Any, batch_size: int | None = None) -> int:
+    """The number of steps (batches) in an epoch of `fit` on this data.
+
+    ```
+    arrays:    ceil(samples / batch_size)
+    the rest:  the number of batches that the data makes
+    ```
+
+    Args:
+        data: What `fit` takes: an array, or a tuple, list or dict of arrays (only the first is
+            looked at); a `tf.data.Dataset`; a `keras.utils.PyDataset`; a torch `DataLoader`.
+            With `validation_split`, the part that is trained on.
+        batch_size: Int >= 1, for arrays, 32 unless given, as in `fit`. The others make their
+            own batches.
+
+    Returns:
+        Int >= 1.
+
+    Raises:
+        TypeError: data of a kind that `fit` does not take, or `batch_size` not an int.
+        ValueError: a length that is unknown or infinite, no data, or a `batch_size` beside
+            data that makes its own batches.
+
+    Example:
+
+    >>> keras_decay.steps_per_epoch(np.zeros((1000, 8)), batch_size=128)
+    8
+    """
+    if batch_size is not None:
+        batch_size = _checks.integer("batch_size", batch_size, 1)
+    first = _first_array(data)
+    if first is not None:
+        samples = int(first.shape[0])
+        if samples < 1:
+            raise ValueError(f"`data` must have at least one sample. Received: {samples}")
+        return -(-samples // (batch_size or 32))
+    batches = _batches(data)
+    if batch_size is not None:
+        must = f"None for a `{type(data).__name__}`, which makes its own batches"
+        _checks.fail("batch_size", batch_size, must)
+    if batches is None or batches < 1:
+        raise ValueError(
+            f"`data` must have a known number of batches; this `{type(data).__name__}` has "
+            f"{'none' if batches is None else batches}: {FIX}."
+        )
+    return batches
+
+
+def _first_array(data: Any) -> Any:
+    while isinstance(data, (tuple, list, dict)) and data:
+        data = next(iter(data.values() if isinstance(data, dict) else data))
+    return data if getattr(data, "shape", None) else None
+
+
+def _batches(data: Any) -> int | None:
+    """The number of batches that the data makes, `None` where it does not know."""
+    if callable(getattr(data, "cardinality", None)):  # A `tf.data.Dataset`: below 0 is unknown.
+        count = int(data.cardinality())
+        return None if count < 0 else count
+    try:
+        if isinstance(data, keras.utils.PyDataset):
+            count = data.num_batches
+            return None if count is None else int(count)
+        if hasattr(data, "batch_sampler"):  # A torch `DataLoader`.
+            return len(data)
+    except (NotImplementedError, TypeError):  # Neither defines a length where it has none.
+        return None
+    if isinstance(data, types.GeneratorType):
+        return None
+    must = "arrays, a `tf.data.Dataset`, a `keras.utils.PyDataset` or a torch `DataLoader`"
+    return _checks.fail("data", data, must, TypeError)

@@ -1,0 +1,299 @@
+"""The rate in the logs, and the two mistakes that schedules invite."""
+
+from __future__ import annotations
+
+import csv
+import json
+import struct
+
+import keras
+import numpy as np
+import pytest
+from support import BACKEND, BATCH_SIZE, STEPS_PER_EPOCH, data, fit, model, on_host
+
+from keras_decay import (
+    InverseTimeDecay,
+    JoinedSchedule,
+    LearningRateLogger,
+    LinearWarmup,
+    PlateauDecay,
+    StepDecay,
+    steps_per_epoch,
+)
+
+SCHEDULE = InverseTimeDecay(0.1, 1.0, steps_per_epoch=STEPS_PER_EPOCH)
+LAST_RATES = on_host(SCHEDULE, [STEPS_PER_EPOCH - 1, 2 * STEPS_PER_EPOCH - 1])
+
+
+def test_a_float_rate_is_logged_as_it_stands():
+    """A Python float, at each epoch."""
+    history = fit(model(0.1), [LearningRateLogger()], epochs=2)
+    assert history["learning_rate"] == [float(np.float32(0.1))] * 2
+
+
+@pytest.mark.parametrize("scaled", [False, True], ids=["bare", "loss-scale"])
+def test_of_a_schedule_the_rate_of_the_epochs_last_step_is_logged(scaled):
+    """Beside the loss that it produced, also inside a `LossScaleOptimizer`."""
+    optimizer = keras.optimizers.SGD(SCHEDULE)
+    if scaled:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0)
+    history = fit(model(optimizer=optimizer), [LearningRateLogger()], epochs=2)
+    np.testing.assert_allclose(history["learning_rate"], LAST_RATES, rtol=1e-6)
+    assert all(type(rate) is float for rate in history["learning_rate"])
+
+
+def test_a_rate_given_by_a_function_is_logged():
+    """Keras takes a function without arguments as a learning rate."""
+    history = fit(model(lambda: 0.25), [LearningRateLogger()], epochs=1)
+    assert history["learning_rate"] == [0.25]
+
+
+@pytest.mark.skipif(
+    not hasattr(keras.optimizers, "MultiOptimizer"), reason="this Keras has no MultiOptimizer"
+)
+def test_each_optimizer_of_a_multi_optimizer_has_an_entry_of_its_own():
+    """Named as Keras's callbacks name them."""
+    one, two = keras.optimizers.SGD(0.1, name="one"), keras.optimizers.SGD(SCHEDULE, name="two")
+    optimizers = keras.optimizers.OptimizerMap(two, {".*kernel": one})
+    optimizer = keras.optimizers.MultiOptimizer(optimizers)
+    history = fit(model(optimizer=optimizer), [LearningRateLogger()], epochs=2)
+    np.testing.assert_allclose(history["learning_rate_one"], [0.1, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(history["learning_rate_two"], LAST_RATES, rtol=1e-6)
+
+
+def test_csv_logger_writes_the_rate(tmp_path):
+    """Listed before it, as the docstring says."""
+    path = tmp_path / "log.csv"
+    fit(model(SCHEDULE), [LearningRateLogger(), keras.callbacks.CSVLogger(path)], epochs=2)
+    with path.open() as file:
+        rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
+    np.testing.assert_allclose(rates, LAST_RATES, rtol=1e-6)
+
+
+def records(path):
+    """The payloads of a TFRecord file, whose framing is a length, a checksum, data, a checksum."""
+    content, at = path.read_bytes(), 0
+    while at < len(content):
+        (length,) = struct.unpack_from("<Q", content, at)
+        yield content[at + 12 : at + 12 + length]
+        at += 12 + length + 4
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="Keras's TensorBoard needs TensorFlow")
+def test_tensorboard_writes_rate_and_scale(tmp_path):
+    """Read back from the event file. Of a schedule it takes the next step's rate by itself."""
+    import tensorflow as tf
+
+    pytest.importorskip("tensorboard", reason="an optional peer, on TensorFlow in `tox`")
+
+    def written(name, rate, callbacks):
+        board = keras.callbacks.TensorBoard(tmp_path / name)
+        fit(model(rate), [*callbacks, board], epochs=3, values=[1.0] * 3)
+        (file,) = (tmp_path / name / "train").glob("events*")
+        values = {}
+        for record in records(file):
+            for value in tf.compat.v1.Event.FromString(record).summary.value:
+                values.setdefault(value.tag, []).append(tf.make_ndarray(value.tensor).item())
+        return values
+
+    rates = written("float", 0.1, [LearningRateLogger()])["epoch_learning_rate"]
+    np.testing.assert_allclose(rates, [0.1] * 3, rtol=1e-6)
+    values = written("schedule", SCHEDULE, [PlateauDecay(patience=1, factor=0.5)])
+    assert values["epoch_learning_rate_scale"] == [1.0, 1.0, 0.5]
+    next_rates = on_host(SCHEDULE, [STEPS_PER_EPOCH * epoch for epoch in (1, 2, 3)])
+    scaled = next_rates * [1.0, 0.5, 0.25]
+    np.testing.assert_allclose(values["epoch_learning_rate"], scaled, rtol=1e-6)
+
+
+def test_the_progress_bar_shows_the_rate(capsys):
+    """With the other metrics of the epoch."""
+    x, y = data()
+    model(0.1).fit(x, y, epochs=1, verbose=2, callbacks=[LearningRateLogger()])
+    assert "learning_rate: 0.1000" in capsys.readouterr().out
+
+
+loggers = pytest.mark.parametrize("logger", [LearningRateLogger, PlateauDecay])
+
+
+def user_warnings(caught):
+    return [str(each.message) for each in caught if each.category is UserWarning]
+
+
+@loggers
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        StepDecay(0.1, steps_per_epoch=100),
+        LinearWarmup(StepDecay(0.1, steps_per_epoch=STEPS_PER_EPOCH), 1, steps_per_epoch=100),
+        JoinedSchedule(
+            [0.1, StepDecay(0.1, steps_per_epoch=100)], [1], steps_per_epoch=STEPS_PER_EPOCH
+        ),
+    ],
+    ids=["bare", "outer", "inner"],
+)
+def test_epochs_of_another_length_than_the_runs_are_one_warning(logger, schedule):
+    """With both numbers and the fix; also for a schedule inside another."""
+    match = r"counts epochs of 100 steps, but an epoch of this run has 4\. Pass `steps_per_epoch=4`"
+    with pytest.warns(UserWarning, match=match) as caught:
+        fit(model(schedule), [logger("loss") if logger is PlateauDecay else logger()], epochs=2)
+    assert len(user_warnings(caught)) == 1
+
+
+def test_two_of_our_callbacks_warn_once():
+    """And each `fit` anew."""
+    network = model(StepDecay(0.1, steps_per_epoch=100))
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="epochs of 100 steps") as caught:
+            fit(network, [LearningRateLogger(), PlateauDecay("loss")], epochs=1)
+        assert len(user_warnings(caught)) == 1
+
+
+@loggers
+def test_a_schedule_that_starts_over_at_a_later_epoch_is_a_warning(logger):
+    """`initial_epoch=3` with a new optimizer: the state was not loaded."""
+    callback = logger("loss") if logger is PlateauDecay else logger()
+    with pytest.warns(UserWarning, match=r"at epoch 3, but the optimizer is at step 0"):
+        fit(model(SCHEDULE), [callback], epochs=4, initial_epoch=3)
+    network = model(SCHEDULE)
+    fit(network, [logger("loss") if logger is PlateauDecay else logger()], epochs=3)
+    fit(network, [callback], epochs=4, initial_epoch=3)
+    fit(model(0.1), [callback], epochs=4, initial_epoch=3)
+
+
+def test_a_resumed_backup_is_no_schedule_that_starts_over(tmp_path):
+    """`BackupAndRestore` loads the state between the beginning of training and of the epoch."""
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+    with pytest.raises(KeyboardInterrupt):
+        fit(model(SCHEDULE), [LearningRateLogger(), backup, Stop()], epochs=3)
+    history = fit(model(SCHEDULE), [LearningRateLogger(), backup], epochs=3)
+    expected = on_host(SCHEDULE, [3 * STEPS_PER_EPOCH - 1])
+    np.testing.assert_allclose(history["learning_rate"], expected, rtol=1e-6)
+
+
+def test_warnings_can_be_switched_off():
+    """`warn=False` logs only."""
+    network = model(StepDecay(0.1, steps_per_epoch=100))
+    history = fit(network, [LearningRateLogger(warn=False)], epochs=4, initial_epoch=3)
+    assert history["learning_rate"] == pytest.approx([0.1])
+
+
+def test_the_logger_comes_back_from_its_config():
+    """Registered, and JSON-safe."""
+    logger = LearningRateLogger(warn=False)
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(logger)))
+    again = keras.saving.deserialize_keras_object(config)
+    assert isinstance(again, LearningRateLogger)
+    assert again.get_config() == {"warn": False}
+    with pytest.raises(TypeError, match=r"`warn` must be True or False\. Received: warn=1"):
+        LearningRateLogger(1)
+
+
+class Batches(keras.utils.PyDataset):
+    """Seven batches of eight."""
+
+    def __init__(self, count=7, **arguments):
+        super().__init__(**arguments)
+        self.count = count
+
+    @property
+    def num_batches(self):
+        return self.count
+
+    def __getitem__(self, index):
+        x, y = data()
+        return x[:BATCH_SIZE], y[:BATCH_SIZE]
+
+
+def steps_of_fit(*arguments, **keywords):
+    """What `fit` itself reports to its callbacks."""
+    reported = []
+
+    class Report(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            reported.append(self.params["steps"])
+
+    network = model(0.1)
+    network.fit(*arguments, shuffle=False, verbose=0, callbacks=[Report()], **keywords)
+    return reported[0]
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 5, 8, 32, 1000])
+def test_steps_of_arrays_are_those_of_fit(batch_size):
+    """A last batch that is not full counts; `fit` takes 32 samples unless told otherwise."""
+    x, y = data()
+    expected = steps_of_fit(x, y, batch_size=batch_size)
+    for form in (x, (x, y), [x], {"x": x}, keras.ops.convert_to_tensor(x)):
+        assert steps_per_epoch(form, batch_size) == expected
+
+
+def test_steps_of_a_py_dataset_are_those_of_fit():
+    """The number of batches that it declares."""
+    assert steps_per_epoch(Batches()) == steps_of_fit(Batches()) == 7
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="`tf.data` comes with TensorFlow")
+def test_steps_of_a_tf_dataset_are_those_of_fit():
+    """Its cardinality; infinite and unknown are errors."""
+    import tensorflow as tf
+
+    dataset = tf.data.Dataset.from_tensor_slices(data()).batch(5)
+    assert steps_per_epoch(dataset) == steps_of_fit(dataset) == 7
+    for unknown in (dataset.repeat(), dataset.filter(lambda x, y: True)):
+        with pytest.raises(
+            ValueError, match=r"must have a known number of batches.*pass `steps_per"
+        ):
+            steps_per_epoch(unknown)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="the `DataLoader` is torch's")
+def test_steps_of_a_torch_data_loader_are_those_of_fit():
+    """Its length; a stream without one is an error."""
+    import torch
+
+    x, y = map(torch.as_tensor, data())
+    dataset = torch.utils.data.TensorDataset(x, y)
+    for drop_last in (False, True):
+        loader = torch.utils.data.DataLoader(dataset, batch_size=5, drop_last=drop_last)
+        assert steps_per_epoch(loader) == steps_of_fit(loader) == 7 - drop_last
+
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter([])
+
+    with pytest.raises(ValueError, match="this `DataLoader` has none"):
+        steps_per_epoch(torch.utils.data.DataLoader(Stream()))
+
+
+def test_a_length_that_nobody_knows_is_an_error_with_the_fix():
+    """Generators, endless data sets, data without a sample, and what is no data."""
+    known = r"must have a known number of batches; this `{}` has {}: count them, or pass"
+    with pytest.raises(ValueError, match=known.format("generator", "none")):
+        steps_per_epoch(x for x in [1])
+    with pytest.raises(ValueError, match=known.format("Batches", "none")):
+        steps_per_epoch(Batches(None))
+    with pytest.raises(ValueError, match=known.format("Batches", "0")):
+        steps_per_epoch(Batches(0))
+    with pytest.raises(ValueError, match="at least one sample"):
+        steps_per_epoch(np.zeros((0, 3)))
+    for nothing in (3, "data", [], None):
+        with pytest.raises(TypeError, match=r"`data` must be arrays, a `tf\.data\.Dataset`"):
+            steps_per_epoch(nothing)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "error"),
+    [(0, ValueError), (-1, ValueError), (2.0, TypeError), (True, TypeError)],
+)
+def test_a_bad_batch_size_is_an_error(batch_size, error):
+    """And so is one for data that makes its own batches."""
+    message = f"`batch_size` must be an int >= 1. Received: batch_size={batch_size}"
+    with pytest.raises(error, match=message):
+        steps_per_epoch(data()[0], batch_size)
+    with pytest.raises(ValueError, match=r"must be None for a `Batches`, which makes its own"):
+        steps_per_epoch(Batches(), 8)
