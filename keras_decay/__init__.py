@@ -13,9 +13,12 @@ Callbacks, for `model.fit(callbacks=...)`:
 - `PlateauDecay`: a factor each time a metric stops improving, over any learning rate.
 - `LearningRateLogger`: the rate in the logs, and a warning where epochs do not fit.
 
-And for the numbers that they need:
+And to look before training:
 
 - `steps_per_epoch`: how many steps an epoch of `fit` has.
+- `preview`: the rate at every step, as arrays.
+- `rehearse`: what a `PlateauDecay` would have done with the metrics of an earlier run.
+- `plot`: a picture of schedules, of a `History`, or of a rehearsal.
 """
 
 import sys as _sys
@@ -27,6 +30,9 @@ if _sys.argv[:1] != ["-m"] or _sys.orig_argv[-len(_sys.argv)].removeprefix("-m")
     from keras_decay._compose import JoinedSchedule, LinearWarmup
     from keras_decay._logging import LearningRateLogger
     from keras_decay._plateau import PlateauDecay
+    from keras_decay._plot import plot
+    from keras_decay._preview import preview
+    from keras_decay._rehearse import rehearse
     from keras_decay._scale import PlateauScale
     from keras_decay._schedules import InverseTimeDecay, StepDecay
     from keras_decay._steps import steps_per_epoch
@@ -41,5 +47,8 @@ __all__ = [
     "PlateauDecay",
     "PlateauScale",
     "StepDecay",
+    "plot",
+    "preview",
+    "rehearse",
     "steps_per_epoch",
 ]

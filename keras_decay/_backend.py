@@ -115,19 +115,20 @@ class HOST:
     def evaluate(schedule: Callable[[Any], Any], step: Any) -> Any:
         """The rates of a schedule that is not written against these operations."""
 
-        def rates(steps: Any) -> Any:
-            rate = schedule(_integer_tensor(steps))
+        def rates(function: Callable[[Any], Any], steps: Any) -> Any:
+            rate = function(_integer_tensor(steps))
             return HOST.floating(rate if isinstance(rate, (int, float)) else to_numpy(rate))
 
         if np.ndim(step) == 0:
-            return rates(step)
-        try:
-            together = rates(step)
-        except Exception:  # Many a schedule, some of Keras's among them, takes scalars only.
-            together = None
-        if np.shape(together) == step.shape:
-            return together
-        return np.reshape([rates(each) for each in step.flat], step.shape)
+            return rates(schedule, step)
+        # Many a schedule, some of Keras's among them, takes scalars only; and not every backend
+        # can make such a one into one for arrays.
+        for function in (schedule, lambda steps: ops.vectorized_map(schedule, steps)):
+            with contextlib.suppress(Exception):
+                together = rates(function, step)
+                if np.shape(together) == step.shape:
+                    return together
+        return np.reshape([rates(schedule, each) for each in step.flat], step.shape)
 
 
 class DEVICE:

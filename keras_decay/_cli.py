@@ -1,4 +1,4 @@
-"""The command line: `python -m keras_decay demo`.
+"""The command line: `python -m keras_decay demo` and `python -m keras_decay preview`.
 
 Nothing here imports Keras: a backend can be chosen only before that.
 """
@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -30,7 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: bad arguments (status 2) or `--help` (status 0), as always with argparse.
     """
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if arguments.run is _run_preview:
+        arguments.schedules = rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         arguments.run(arguments)
     except Failure as failure:
@@ -84,6 +90,76 @@ def _parser() -> argparse.ArgumentParser:
         choices=BACKENDS,
         help="backend of Keras (default: the one that Keras is set to, else one that is installed)",
     )
+    preview = commands.add_parser(
+        "preview",
+        help="print and draw schedules without training",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s SCHEDULE [options] [+ SCHEDULE [options]]...",
+        description="Prints the learning rate at the epochs where it changes, and draws it.",
+        epilog=_schedule_parser().format_help().partition("\n\n")[2] + PREVIEW_EXAMPLES,
+        allow_abbrev=False,
+    )
+    preview.set_defaults(run=_run_preview)
+    preview.add_argument(
+        "--epochs", type=_int(1, 1_000_000), default=60, metavar="N", help="default: %(default)s"
+    )
+    preview.add_argument(
+        "--steps-per-epoch",
+        type=_int(1, 1_000_000),
+        default=100,
+        metavar="N",
+        help="steps (batches) in an epoch (default: %(default)s)",
+    )
+    preview.add_argument("--out", type=Path, metavar="FILE", help="draw a picture into this file")
+    return parser
+
+
+PREVIEW_EXAMPLES = """
+Several schedules, with + between them, are compared.
+
+examples:
+  python -m keras_decay preview step --initial-learning-rate 0.1 --decay-rate 0.5 \\
+      --decay-epochs 10 --epochs 60 --out lr.png
+  python -m keras_decay preview step --decay-epochs 30 45 + inverse-time --decay-rate 0.5 \\
+      + step --decay-epochs 20 --warmup-epochs 5 --out compared.png
+"""
+
+
+def _schedule_parser() -> argparse.ArgumentParser:
+    """The options of one schedule; those that are not given are the defaults of its class."""
+    parser = argparse.ArgumentParser(
+        prog="python -m keras_decay preview",
+        usage="%(prog)s SCHEDULE [options] [+ SCHEDULE [options]]...",
+        add_help=False,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    kinds = ("step", "inverse-time", "constant")
+    parser.add_argument("kind", choices=kinds, metavar="SCHEDULE", help=", ".join(kinds))
+    parser.add_argument(
+        "--initial-learning-rate", type=float, default=0.1, metavar="X", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--decay-rate",
+        type=float,
+        metavar="X",
+        help="step: the factor at each decay (default: 0.1). inverse-time: per epoch, "
+        "rate / (1 + X * epoch) (default: 1)",
+    )
+    parser.add_argument(
+        "--decay-epochs",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="step: one number, every N epochs (default: 1); several, the epochs that decay",
+    )
+    parser.add_argument(
+        "--staircase", action="store_true", help="inverse-time: change once an epoch"
+    )
+    parser.add_argument("--min-learning-rate", type=float, metavar="X", help="the floor")
+    parser.add_argument(
+        "--warmup-epochs", type=int, metavar="N", help="rise from 0 for N epochs first"
+    )
     return parser
 
 
@@ -112,6 +188,48 @@ def _run_demo(arguments: argparse.Namespace) -> None:
 
     if not _demo.run(arguments.epochs, arguments.seed, arguments.out):
         raise Failure("the loaded model does not go on as the saved one; see the last table")
+
+
+def _run_preview(arguments: argparse.Namespace) -> None:
+    needed = {"rich": "Rich"} | ({} if arguments.out is None else {"matplotlib": "Matplotlib"})
+    _require(needed, "demo")
+    parts = [list(part) for plus, part in groupby(arguments.schedules, "+".__ne__) if plus]
+    parser = _schedule_parser()
+    if not parts:
+        parser.error("give a schedule: step, inverse-time or constant")
+    specs = [(" ".join(part), vars(parser.parse_args(part))) for part in parts]
+    if arguments.out is not None:
+        _check_picture(arguments.out)
+    _choose_backend(None)
+    from keras_decay import _plot, _preview, _show
+
+    try:
+        named = {
+            text: _show.schedule(**spec, steps_per_epoch=arguments.steps_per_epoch)
+            for text, spec in specs
+        }
+    except (TypeError, ValueError) as error:
+        raise Failure(str(error)) from None
+    for text, schedule in named.items():
+        _, rates = _preview.preview(
+            schedule, arguments.epochs, steps_per_epoch=arguments.steps_per_epoch
+        )
+        _show.print_changes(text, rates, arguments.steps_per_epoch)
+    if arguments.out is not None:
+        figure = _plot.plot(named, arguments.epochs, steps_per_epoch=arguments.steps_per_epoch)
+        figure.savefig(arguments.out)
+        print(f"Drawn in {arguments.out}")
+
+
+def _check_picture(path: Path) -> None:
+    """Fails now, rather than after the table, if no picture can be written to `path`."""
+    from matplotlib.figure import Figure
+
+    kinds = Figure().canvas.get_supported_filetypes()
+    if path.suffix.removeprefix(".") not in kinds:
+        raise Failure(f"--out {path}: the name must end in one of .{', .'.join(sorted(kinds))}")
+    if not path.parent.is_dir() or path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise Failure(f"--out {path}: cannot write there: not a file in a folder that exists")
 
 
 def _require(modules: dict[str, str], extra: str) -> None:

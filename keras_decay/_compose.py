@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -21,6 +21,15 @@ def rate_of(schedule: Any, step: Any, xp: Operations) -> Any:
     if isinstance(schedule, HostSchedule):
         return schedule._rate(step, xp)
     return xp.evaluate(schedule, step)
+
+
+def within(schedule: Any) -> Iterator[Any]:
+    """The schedule and all that are inside it."""
+    if not isinstance(schedule, LearningRateSchedule):
+        return
+    yield schedule
+    for inner in [getattr(schedule, "schedule", None), *getattr(schedule, "schedules", ())]:
+        yield from within(inner)
 
 
 def check_schedule(name: str, value: Any) -> Any:

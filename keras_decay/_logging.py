@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import keras
 
 from keras_decay import _checks, _keras
 from keras_decay._backend import to_numpy
-from keras_decay._compose import LearningRateSchedule
+from keras_decay._compose import LearningRateSchedule, within
 from keras_decay._schedules import register
 
 CHECKED = "keras_decay_checked"
@@ -94,16 +93,7 @@ def _steps_done(optimizer: Any) -> int:
 
 
 def _schedules(optimizer: Any) -> list[Any]:
-    return list(_within(_keras.learning_rate(optimizer)))
-
-
-def _within(schedule: Any) -> Iterator[Any]:
-    """The schedule and all that are inside it."""
-    if not isinstance(schedule, LearningRateSchedule):
-        return
-    yield schedule
-    for inner in [getattr(schedule, "schedule", None), *getattr(schedule, "schedules", ())]:
-        yield from _within(inner)
+    return list(within(_keras.learning_rate(optimizer)))
 
 
 @register

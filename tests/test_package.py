@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import keras
+import numpy as np
 import pytest
 
 import keras_decay
@@ -39,7 +40,7 @@ def test_names_without_an_underscore_are_the_public_ones():
 @every_name
 def test_public_name_has_a_docstring_of_its_own(name):
     """`help` describes it; what it would inherit from Keras describes something else."""
-    assert vars(getattr(keras_decay, name))["__doc__"].strip()
+    assert getattr(keras_decay, name).__doc__.strip()
 
 
 @every_name
@@ -54,7 +55,7 @@ def test_help_describes_each_argument(name):
 @every_name
 def test_example_in_the_docstring_gives_what_it_shows(name):
     """Each public docstring has an example, which runs as it stands."""
-    names = {"keras": keras, "keras_decay": keras_decay}
+    names = {"keras": keras, "keras_decay": keras_decay, "np": np}
     documented = inspect.getdoc(getattr(keras_decay, name))
     example = doctest.DocTestParser().get_doctest(documented, names, name, None, None)
     assert example.examples

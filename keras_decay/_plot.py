@@ -1,0 +1,218 @@
+"""Pictures of schedules, of trainings, and of rehearsals."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import cycle
+from typing import TYPE_CHECKING, Any, cast
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_decay import _checks, _keras
+from keras_decay._compose import LearningRateSchedule
+from keras_decay._preview import any_schedule, length_of_epoch, rates_at
+from keras_decay._rehearse import Rehearsal, history_values
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DRAWN = 2000
+"""About how many points a curve is drawn with: more than a picture has pixels."""
+
+
+def plot(
+    what: Any,
+    epochs: int | None = None,
+    *,
+    steps_per_epoch: int | None = None,
+    monitor: str = "val_loss",
+    ax: Axes | None = None,
+) -> Figure:
+    """Draws schedules, a training that is done, or a rehearsal. Shows nothing by itself.
+
+    The horizontal axis counts epochs: epoch k lies between k and k + 1, so a metric of epoch k,
+    and a reduction at its end, stand at k + 1. A rate that spans decades gets a logarithmic axis.
+
+    Args:
+        what: Any `LearningRateSchedule` or a float > 0; a dict from names to them; the `History`
+            of a `fit` that logged `learning_rate`; or what `rehearse` returned.
+        epochs: Int >= 1, the number of epochs to draw; for schedules only.
+        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` for each
+            schedule's own, or that of a schedule in it; for schedules only.
+        monitor: String, the metric to draw with the rate; for a `History` only.
+        ax: Matplotlib `Axes` to draw into; `None` for a new figure.
+
+    Returns:
+        The Matplotlib `Figure`. A notebook shows it; `figure.savefig("rate.png")` saves it.
+
+    Raises:
+        ImportError: Matplotlib is not installed.
+        TypeError: an argument of the wrong type.
+        ValueError: an argument out of its range; no `steps_per_epoch` where a schedule has
+            none; a `History` without `learning_rate` or `monitor`.
+
+    Example:
+
+    >>> step = keras_decay.StepDecay(0.1, 0.5, 10, steps_per_epoch=100)
+    >>> smooth = keras_decay.InverseTimeDecay(0.1, 0.5, steps_per_epoch=100)
+    >>> figure = keras_decay.plot({"step": step, "smooth": smooth}, epochs=60)
+    >>> figure.axes[0].get_xlabel()
+    'epoch'
+    """
+    draw: Rehearsal | list[_Curve]
+    if isinstance(what, (keras.callbacks.History, Rehearsal)):
+        for name, value in (("epochs", epochs), ("steps_per_epoch", steps_per_epoch)):
+            if value is not None:
+                _checks.fail(name, value, f"left out for a `{type(what).__name__}`")
+        monitor = _checks.string("monitor", monitor)
+        draw = what if isinstance(what, Rehearsal) else _as_rehearsal(what, monitor)
+    else:
+        draw = list(_curves(what, epochs, steps_per_epoch))
+    try:
+        from matplotlib.axes import Axes
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            '`plot` needs Matplotlib. Install it with: pip install "keras-decay[plot]"'
+        ) from error
+    if ax is None:
+        ax = Figure(figsize=(8, 4.5), dpi=120, layout="constrained").subplots()
+    elif not isinstance(ax, Axes):
+        _checks.fail("ax", ax, "a Matplotlib `Axes` or None", TypeError)
+    if isinstance(draw, Rehearsal):
+        _draw_run(ax, draw)
+    else:
+        _draw_curves(ax, draw)
+    return cast("Figure", ax.figure)
+
+
+@dataclass(frozen=True)
+class _Curve:
+    name: str | None
+    epoch: NDArray[np.float64]
+    rate: NDArray[np.float32]
+
+
+def _curves(what: Any, epochs: Any, steps_per_epoch: int | None) -> Iterator[_Curve]:
+    if isinstance(what, dict) and not what:
+        _checks.fail("what", what, "at least one schedule")
+    named = what if isinstance(what, dict) else {None: what}
+    if not isinstance(what, (dict, LearningRateSchedule, numbers.Real)):
+        must = "a schedule, a dict of them, a `History`, or what `rehearse` returned"
+        _checks.fail("what", what, must, TypeError)
+    epochs = _checks.integer("epochs", epochs, 1)
+    for name, each in named.items():
+        label = "what" if name is None else f"what[{name!r}]"
+        schedule = any_schedule(label, each)
+        length = length_of_epoch(label, schedule, steps_per_epoch)
+        steps = _drawn_steps(epochs, length)
+        rates = rates_at(schedule, steps)
+        # The last rate lasts until the end of its step.
+        yield _Curve(
+            None if name is None else str(name),
+            np.append(steps / length, float(epochs)),
+            np.append(rates, rates[-1]),
+        )
+
+
+def _drawn_steps(epochs: int, steps_per_epoch: int) -> NDArray[np.int64]:
+    """All steps; of very many, an even choice, with the first step of each epoch."""
+    count = epochs * steps_per_epoch
+    if count <= 2 * DRAWN:
+        return np.arange(count)
+    chosen = np.arange(DRAWN) * (count - 1) // (DRAWN - 1)
+    if epochs > DRAWN:
+        return chosen
+    return np.union1d(chosen, np.arange(epochs) * steps_per_epoch)
+
+
+def _as_rehearsal(history: Any, monitor: str) -> Rehearsal:
+    """A training that is done, in the form of one that was rehearsed."""
+    rates = np.asarray(history_values("what", history, "learning_rate"), "float64")
+    scales = history.history.get("learning_rate_scale")
+    if scales is None:
+        # A float has no scale, and falls only where it was reduced; a schedule falls by itself.
+        leaves = _keras.leaf_optimizers(history.model.optimizer)
+        floats = all(_keras.is_variable(_keras.learning_rate(leaf)) for leaf in leaves)
+        scales = rates if floats else np.ones(len(rates))
+    epochs = np.asarray(history.epoch)
+    return Rehearsal(
+        epoch=epochs,
+        learning_rate=rates,
+        scale=np.asarray(scales, "float64"),
+        value=np.asarray(history_values("what", history, monitor), "float64"),
+        reductions=epochs[:-1][np.diff(scales) < 0],
+        monitor=monitor,
+    )
+
+
+def _draw_curves(ax: Axes, curves: list[_Curve]) -> None:
+    lasting = []
+    for curve, line in zip(curves, cycle(("-", "--", "-.", ":"))):
+        ax.plot(curve.epoch, curve.rate, line, drawstyle="steps-post", label=curve.name)
+        # A warmup from 0, or a cosine down to it, must not stretch the axis to the smallest
+        # number there is: what counts is the highest rate of each epoch.
+        starts = np.unique(np.floor(curve.epoch[:-1]), return_index=True)[1]
+        lasting.append(np.maximum.reduceat(curve.rate[:-1], starts))
+    _label_epochs(ax)
+    ax.set_ylabel("learning rate")
+    ax.grid(alpha=0.3)
+    _scale_axis(ax, np.concatenate(lasting))
+    if len(curves) > 1 or curves[0].name is not None:
+        ax.legend()
+
+
+def _draw_run(ax: Axes, run: Rehearsal) -> None:
+    end = run.epoch + 1
+    metric = ax.twinx()
+    # The metric, drawn first, lies under the rate.
+    metric.set_zorder(ax.get_zorder() - 1)
+    ax.patch.set_visible(False)
+    metric.plot(end, run.value, "o-", color="0.6", markersize=3, linewidth=1.2)
+    metric.set_ylabel(run.monitor, color="0.35")
+    ax.plot(
+        np.append(run.epoch, end[-1]),
+        np.append(run.learning_rate, run.learning_rate[-1]),
+        color="C0",
+        linewidth=2,
+        drawstyle="steps-post",
+    )
+    for index, epoch in enumerate(run.reductions):
+        label = None if index else "reduction"
+        ax.axvline(epoch + 1, color="C3", linestyle="--", linewidth=1, label=label)
+    _label_epochs(ax)
+    ax.set_ylabel("learning rate", color="C0")
+    _scale_axis(ax, run.learning_rate)
+    _scale_axis(metric, run.value)
+    if len(run.reductions):
+        ax.legend()
+
+
+def _label_epochs(ax: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    ax.set_xlabel("epoch")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    ax.margins(x=0.01)
+
+
+def _scale_axis(ax: Axes, values: NDArray[Any]) -> None:
+    """A logarithmic axis where the values span decades, with numbers that people read."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    values = values[np.isfinite(values) & (values != 0)]
+    if len(values) == 0 or values.min() < 0 or values.max() < 20 * values.min():
+        return
+    highest = float(values.max())
+    # What is lower than this, no training feels.
+    lowest = max(float(values.min()), highest * 1e-8)
+    ax.set_yscale("log")
+    ax.set_ylim(lowest / 1.3, highest * 1.3)
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if highest < 1000 * lowest else (1,)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
