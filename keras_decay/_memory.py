@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_decay import _keras
 from keras_decay._rule import Memory
 from keras_decay._scale import PlateauScale, checked_memory
 
@@ -60,6 +61,23 @@ class PlateauMemory(keras.layers.Layer):
         self.loaded = True
         count = len(saved) - len(numbers)
         self.best_weights = [saved[f"best_weights_{index}"] for index in range(count)] or None
+
+
+def memory_of(optimizer: Any) -> PlateauMemory:
+    """The memory of the optimizer: its own, that of its loaded schedule, or a fresh one."""
+    attached: PlateauMemory | None = getattr(optimizer, ATTRIBUTE, None)
+    if attached is None:
+        loaded = [scale.memory for scale in scales_of(optimizer)]
+        attached = PlateauMemory(loaded[0] if loaded else Memory())
+        attached.loaded = bool(loaded)
+        setattr(optimizer, ATTRIBUTE, attached)
+    return attached
+
+
+def scales_of(optimizer: Any) -> list[PlateauScale]:
+    """The schedules of the optimizer, or of those inside it, that a plateau scales."""
+    rates = map(_keras.learning_rate, _keras.leaf_optimizers(optimizer))
+    return [rate for rate in rates if isinstance(rate, PlateauScale)]
 
 
 def _plain(number: float) -> float | int | None:

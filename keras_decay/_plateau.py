@@ -9,7 +9,7 @@ from keras_decay import _checks, _keras
 from keras_decay._backend import to_numpy, variable_scope
 from keras_decay._compose import LearningRateSchedule
 from keras_decay._logging import RateCallback, learning_rates, warn
-from keras_decay._memory import ATTRIBUTE, PlateauMemory
+from keras_decay._memory import PlateauMemory, memory_of, scales_of
 from keras_decay._rule import Memory, Rule
 from keras_decay._scale import PlateauScale
 from keras_decay._schedules import register
@@ -206,37 +206,34 @@ class PlateauDecay(RateCallback):
             # A `MultiOptimizer` may know its optimizers only then.
             with variable_scope(model):
                 optimizer.build(model.trainable_variables)
-        leaves = _keras.leaf_optimizers(optimizer)
-        rates = [_keras.learning_rate(leaf) for leaf in leaves]
-        attached = getattr(optimizer, ATTRIBUTE, None)
-        if attached is None:
-            loaded = [rate.memory for rate in rates if isinstance(rate, PlateauScale)]
-            attached = PlateauMemory(loaded[0] if loaded else Memory())
-            attached.loaded = bool(loaded)
-            setattr(optimizer, ATTRIBUTE, attached)
-        stale = False
-        for leaf, rate in zip(leaves, rates, strict=True):
+        self._memory = memory_of(optimizer)
+        stale = self._scale_schedules(model)
+        self._memory.scales = scales_of(optimizer)
+        self._memory.write(self._memory.memory)
+        self._memory.owner = id(self)
+        # A step that was compiled before holds the schedule as it was.
+        if stale and getattr(model, "train_function", None) is not None:
+            model.make_train_function(force=True)
+
+    def _scale_schedules(self, model: Any) -> bool:
+        """Puts each schedule of the optimizer into a `PlateauScale` with the floor of this
+        callback; returns whether that changed any."""
+        changed = False
+        for leaf in _keras.leaf_optimizers(model.optimizer):
+            rate = _keras.learning_rate(leaf)
             if isinstance(rate, PlateauScale):
-                stale |= rate.min_learning_rate != self.min_learning_rate
+                changed |= rate.min_learning_rate != self.min_learning_rate
                 rate.min_learning_rate = self.min_learning_rate
             elif isinstance(rate, LearningRateSchedule):
-                stale = True
+                changed = True
                 with variable_scope(model):
                     leaf.learning_rate = PlateauScale(
                         rate, min_learning_rate=self.min_learning_rate
                     )
             elif not _keras.is_variable(rate):
-                _checks.fail(
-                    "learning_rate", rate, "a float or a `LearningRateSchedule`", TypeError
-                )
-        rates = [_keras.learning_rate(leaf) for leaf in leaves]
-        attached.scales = [rate for rate in rates if isinstance(rate, PlateauScale)]
-        attached.write(attached.memory)
-        attached.owner = id(self)
-        self._memory = attached
-        # A step that was compiled before holds the schedule as it was.
-        if stale and getattr(model, "train_function", None) is not None:
-            model.make_train_function(force=True)
+                must = "a float or a `LearningRateSchedule`"
+                _checks.fail("learning_rate", rate, must, TypeError)
+        return changed
 
     def update(self, value: Any, epoch: int | None = None) -> bool:
         """Takes one observation, as `fit` does at the end of an epoch.
@@ -386,8 +383,8 @@ class PlateauDecay(RateCallback):
 
     def _reduce(self, attached: PlateauMemory) -> bool:
         """Lowers the rates of all optimizers; returns whether that changed any."""
-        if _unscaled(self.model.optimizer):  # Its schedule was set, or it was built, since then.
-            self.attach(self.model)
+        # A schedule may have been set, or a `MultiOptimizer` been built, since `attach`.
+        self.attach(self.model)
         memory, rates = attached.memory, learning_rates(self.model.optimizer)
         for leaf in _keras.leaf_optimizers(self.model.optimizer):
             rate = _keras.learning_rate(leaf)
@@ -399,12 +396,3 @@ class PlateauDecay(RateCallback):
             attached.write(memory)
             return False
         return True
-
-
-def _unscaled(optimizer: Any) -> bool:
-    """Whether the optimizer has a schedule that no plateau scales yet."""
-    rates = map(_keras.learning_rate, _keras.leaf_optimizers(optimizer))
-    return any(
-        isinstance(rate, LearningRateSchedule) and not isinstance(rate, PlateauScale)
-        for rate in rates
-    )

@@ -126,6 +126,14 @@ def test_a_legacy_model_file_keeps_rate_scale_and_memory(rate, tmp_path):
     assert number(loaded.optimizer.learning_rate) == number(network.optimizer.learning_rate)
 
 
+def test_of_a_float_a_legacy_model_file_keeps_the_rate(tmp_path):
+    """Whole-model `.h5` again."""
+    network = first_part(LEARNING_RATES["float"])
+    network.save(tmp_path / "model.h5")
+    loaded = keras.models.load_model(tmp_path / "model.h5")
+    assert number(loaded.optimizer.learning_rate) == number(network.optimizer.learning_rate) < 0.1
+
+
 @every_rate
 @pytest.mark.parametrize("weights_only", [False, True], ids=["model", "weights"])
 def test_a_checkpoint_of_mid_training_goes_on(rate, weights_only, tmp_path):
@@ -227,6 +235,15 @@ def test_a_model_loaded_from_an_orbax_checkpoint_goes_on(rate, tmp_path):
     steps = np.arange(BREAK * STEPS_PER_EPOCH, EPOCHS * STEPS_PER_EPOCH)
     rates = [on_host(learning_rate(each.optimizer), steps) for each in (loaded, network)]
     assert np.array_equal(*rates)
+
+
+@orbax_warnings
+def test_a_float_rate_loaded_from_an_orbax_checkpoint_has_no_memory(tmp_path):
+    """As in any whole-model file."""
+    orbax(tmp_path / "orbax", LEARNING_RATES["float"])
+    callback = plateau()
+    callback.attach(keras.models.load_model(str(tmp_path / "orbax")))
+    assert callback.state["best"] is None
 
 
 @orbax_warnings
