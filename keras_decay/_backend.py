@@ -57,12 +57,18 @@ class HostScalar:
 
     It is not one of the optimizer's variables: Keras refuses to load optimizer state whose
     number of variables has changed. On JAX a variable that Keras does not pass in is compiled
-    in as a constant, so there it is a mutable reference.
+    in as a constant, so there it is a mutable reference. (Its price there: JAX dispatches such
+    a step from Python, and compiles it for committed and uncommitted arrays apart.)
     """
 
     def __init__(self, value: float):
         self.value = float(value)
         if BACKEND == "jax":
+            if not hasattr(jax, "new_ref"):
+                raise ImportError(
+                    "A plateau over a schedule needs JAX 0.7.2 or later, for `jax.new_ref`. "
+                    f"Received: JAX {jax.__version__}"
+                )
             self._cell: Any = jax.new_ref(jax.numpy.asarray(value, "float32"))
         else:
             self._cell = keras.Variable(

@@ -391,6 +391,17 @@ def test_needs_an_optimizer_and_a_rate_that_it_can_lower():
         _ = PlateauDecay().state
 
 
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="the reference is JAX's")
+def test_a_jax_without_mutable_references_is_a_clear_error(monkeypatch):
+    """Before 0.7.2; a float rate needs none."""
+    import jax
+
+    monkeypatch.delattr(jax, "new_ref")
+    with pytest.raises(ImportError, match=r"needs JAX 0\.7\.2 or later.*Received: JAX"):
+        PlateauScale(0.1)
+    PlateauDecay().attach(model(0.1))
+
+
 def test_comes_back_from_its_config():
     """Registered, and JSON-safe."""
     plateau = PlateauDecay(
