@@ -30,6 +30,7 @@ elif BACKEND == "torch":
 # the minimum of two int64 tensors comes back as int32.
 COUNTER = "int64" if BACKEND == "tensorflow" else "int32"
 LAST_STEP = int(np.iinfo(COUNTER).max)
+LAST_HOST_STEP = int(np.iinfo("int64").max)
 
 
 class Table:
@@ -98,7 +99,7 @@ class HOST:
 
     @staticmethod
     def floor_divide(step: Any, period: int) -> Any:
-        return step // min(period, np.iinfo("int64").max)
+        return step // min(period, LAST_HOST_STEP)
 
     @staticmethod
     def count_reached(boundaries: Table, step: Any) -> Any:
@@ -193,8 +194,11 @@ def compute(formula: Callable[[Any, Any], Any], step: Any) -> Any:
         return formula(ops.cast(step, COUNTER), DEVICE)
     if number.dtype != np.int64:
         number = number.astype(np.int64)
-    rate = np.asarray(formula(number[()], HOST), "float32")
-    return ops.convert_to_tensor(rate, "float32")
+    rate = formula(number[()], HOST)
+    if BACKEND == "torch" and isinstance(step, torch.Tensor):
+        # The training step: Keras's own conversion takes longer than all that came before.
+        return torch.as_tensor(rate, dtype=torch.float32)
+    return ops.convert_to_tensor(np.asarray(rate, "float32"), "float32")
 
 
 def _readable(step: Any) -> bool:
