@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import sys
 import warnings
@@ -43,11 +42,11 @@ def train(rate, emit, backup=None):
     plateau = PlateauDecay(factor=0.5, patience=2, min_delta=0.05)
     callbacks = [plateau, Record(plateau, emit)]
     if backup is not None:
-        arguments = {"delete_checkpoint": False}
-        # Keras 3.3 has no second checkpoint yet.
-        if "double_checkpoint" in inspect.signature(keras.callbacks.BackupAndRestore).parameters:
-            arguments["double_checkpoint"] = True
-        callbacks.append(keras.callbacks.BackupAndRestore(backup, **arguments))
+        callbacks.append(
+            keras.callbacks.BackupAndRestore(
+                backup, double_checkpoint=True, delete_checkpoint=False
+            )
+        )
     fit(model(RATES[rate]), callbacks, epochs=EPOCHS, validation_data=(x, y))
 
 
