@@ -43,11 +43,13 @@ class RateCallback(keras.callbacks.Callback):
         self._checks_start = False
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        # The callbacks of a `fit` share their `params`: whichever is first checks for all.
+        # The callbacks of a `fit` share their `params`: the first one that warns does it for all.
         params = self.params or {}
         self._checks_start = self.warn and not params.get(CHECKED)
+        if not self._checks_start:
+            return
         params[CHECKED] = True
-        if self._checks_start and params.get("steps"):
+        if params.get("steps"):
             self._compare(params["steps"])
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

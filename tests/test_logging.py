@@ -148,6 +148,17 @@ def test_two_of_our_callbacks_warn_once():
         assert len(user_warnings(caught)) == 1
 
 
+def test_a_callback_that_does_not_warn_does_not_silence_another():
+    """`warn=False` is about the callback that was told so."""
+    with pytest.warns(UserWarning, match="epochs of 100 steps") as caught:
+        fit(
+            model(StepDecay(0.1, steps_per_epoch=100)),
+            [LearningRateLogger(warn=False), PlateauDecay("loss")],
+            epochs=1,
+        )
+    assert len(user_warnings(caught)) == 1
+
+
 @loggers
 def test_a_schedule_that_starts_over_at_a_later_epoch_is_a_warning(logger):
     """`initial_epoch=3` with a new optimizer: the state was not loaded."""
