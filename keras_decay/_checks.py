@@ -46,12 +46,12 @@ def integers(
         fail(name, value, must)
     if not all(is_int(item) for item in value):
         fail(name, value, must, TypeError)
-    numbers_ = tuple(int(item) for item in value)
-    increasing = all(a < b for a, b in pairwise(numbers_))
-    counted = len(numbers_) == count if count is not None else bool(numbers_)
-    if not counted or not increasing or min(numbers_, default=minimum) < minimum:
+    ints = tuple(int(item) for item in value)
+    increasing = all(a < b for a, b in pairwise(ints))
+    counted = len(ints) == count if count is not None else bool(ints)
+    if not counted or not increasing or min(ints, default=minimum) < minimum:
         fail(name, value, must)
-    return numbers_
+    return ints
 
 
 def real(

@@ -292,8 +292,8 @@ class PlateauDecay(RateCallback):
         super().on_epoch_begin(epoch, logs)
         attached = self._attached()
         last = attached.memory.epoch
-        restored, self._loaded_before = attached.loaded, attached.loaded or self._loaded_before
-        if self._loaded_before and last is not None:
+        restored = attached.loaded
+        if (restored or self._loaded_before) and last is not None:
             if epoch == last + 2:
                 warn(
                     f"`PlateauDecay` goes on at epoch {epoch} without the observation of epoch "

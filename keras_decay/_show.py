@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_decay._compose import LinearWarmup
-from keras_decay._scale import PlateauScale
 from keras_decay._schedules import InverseTimeDecay, StepDecay
 
 ROWS = 40
@@ -19,7 +18,6 @@ def schedule(
     initial_learning_rate: float,
     steps_per_epoch: int,
     warmup_epochs: int = 0,
-    decay_epochs: list[int] | None = None,
     **options: Any,
 ) -> Any:
     """A schedule from the options of the command line.
@@ -28,22 +26,16 @@ def schedule(
         TypeError: an option that this kind of schedule does not have.
         ValueError: an option out of its range.
     """
+    if len(options.get("decay_epochs", ())) == 1:
+        (options["decay_epochs"],) = options["decay_epochs"]
+    inner: Any = initial_learning_rate
     if kind == "step":
-        if decay_epochs is not None:
-            options["decay_epochs"] = decay_epochs if len(decay_epochs) > 1 else decay_epochs[0]
-    elif decay_epochs is not None:
-        options["decay_epochs"] = decay_epochs
-    if kind == "inverse-time":
-        options.setdefault("decay_rate", 1.0)
-    if kind == "constant":
-        made: Any = PlateauScale(initial_learning_rate, **options)
-    else:
-        made = {"step": StepDecay, "inverse-time": InverseTimeDecay}[kind](
-            initial_learning_rate, steps_per_epoch=steps_per_epoch, **options
-        )
-    if warmup_epochs == 0:
-        return made
-    inner = initial_learning_rate if kind == "constant" else made
+        inner = StepDecay(inner, steps_per_epoch=steps_per_epoch, **options)
+    elif kind == "inverse-time":
+        options = {"decay_rate": 1.0, **options}
+        inner = InverseTimeDecay(inner, steps_per_epoch=steps_per_epoch, **options)
+    elif options:
+        raise TypeError(f"a constant rate has no {', '.join(f'`{name}`' for name in options)}")
     return LinearWarmup(inner, warmup_epochs, steps_per_epoch=steps_per_epoch)
 
 
@@ -56,9 +48,8 @@ def print_changes(title: str, rates: NDArray[np.float32], steps_per_epoch: int) 
     starts = rates[::steps_per_epoch]
     changes = np.flatnonzero(np.diff(starts, prepend=np.nan) != 0)
     # Of a rate that changes in every epoch, an even choice, and always the first and the last.
-    shown = changes[
-        np.unique(np.linspace(0, len(changes) - 1, min(len(changes), ROWS)).astype(int))
-    ]
+    rows = min(len(changes), ROWS)
+    shown = changes[np.linspace(0, len(changes) - 1, rows).astype(int)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("epoch", "step", "learning rate"):
         table.add_column(column, justify="right")

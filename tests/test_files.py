@@ -8,7 +8,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from support import STEPS_PER_EPOCH, data, fit, model, number, on_host
+from support import STEPS_PER_EPOCH, fit, model, number, on_host
 
 from keras_decay import InverseTimeDecay, PlateauDecay, PlateauScale, StepDecay
 from keras_decay._keras import leaf_optimizers, learning_rate
@@ -520,4 +520,3 @@ def test_the_data_is_what_the_other_tests_take_it_for():
     network = model(0.1)
     fit(network, epochs=2)
     assert int(keras.ops.convert_to_numpy(network.optimizer.iterations)) == 2 * STEPS_PER_EPOCH
-    assert len(data()[0]) > 0
