@@ -1,15 +1,17 @@
 """Numbers on the host and on the device: the one file that knows backends.
 
-A schedule's formula is written once, against the small set of operations that `HOST` and
-`DEVICE` share. `HOST` computes in NumPy and float64, wherever the step can be read at no cost
-(Python and NumPy numbers; eager tensors on the CPU). `DEVICE` computes in tensors and float32,
-inside a compiled training step and on accelerators, where reading the step would make the
-device wait for the host.
+A schedule's formula is written once, against the small set of operations that `NUMBER`, `ARRAY`
+and `DEVICE` share. Wherever the step can be read at no cost (Python and NumPy numbers; eager
+tensors on the CPU), `NUMBER` computes in Python's own numbers and `ARRAY`, for many steps, in
+NumPy, both in float64. `DEVICE` computes in tensors and float32, inside a compiled training step
+and on accelerators, where reading the step would make the device wait for the host.
 """
 
 from __future__ import annotations
 
+import bisect
 import contextlib
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +40,7 @@ class Table:
 
     def __init__(self, values: Any, dtype: str = "float32"):
         self.values = np.asarray(values)
+        self.numbers = self.values.tolist()
         self._tensor: Any = self.values.astype(dtype)
         if BACKEND == "torch":
             self._tensor = torch.from_numpy(self._tensor)
@@ -90,52 +93,74 @@ class HostScalar:
         return HostScalar, (self.value,)
 
 
-class HOST:
-    """The operations of a formula on host numbers: NumPy, float64."""
+class NUMBER:
+    """The operations of a formula on a Python number: what a torch training step runs."""
+
+    maximum: Callable[[Any, Any], Any] = staticmethod(max)
+    minimum: Callable[[Any, Any], Any] = staticmethod(min)
+    floor_divide = staticmethod(operator.floordiv)
+    floating = staticmethod(float)
+
+    @staticmethod
+    def where(condition: bool, then: Any, otherwise: Any) -> Any:
+        return then if condition else otherwise
+
+    @staticmethod
+    def count_reached(boundaries: Table, step: int) -> int:
+        """How many of the increasing `boundaries` are at or below `step`."""
+        return bisect.bisect_right(boundaries.numbers, step)
+
+    @staticmethod
+    def lookup(table: Table, index: int) -> Any:
+        return table.numbers[index]
+
+    @staticmethod
+    def read(scalar: HostScalar) -> float:
+        return scalar.value
+
+    @staticmethod
+    def evaluate(schedule: Callable[[Any], Any], step: int) -> float:
+        """The rate of a schedule that is not written against these operations."""
+        rate = schedule(ops.convert_to_tensor(step, _counter_for(step)))
+        return float(rate if isinstance(rate, (int, float)) else to_numpy(rate))
+
+
+class ARRAY:
+    """The same operations on NumPy arrays."""
 
     maximum = staticmethod(np.maximum)
     minimum = staticmethod(np.minimum)
-    where = staticmethod(np.where)
+    where: Callable[[Any, Any, Any], Any] = staticmethod(np.where)
+    read = staticmethod(NUMBER.read)
 
     @staticmethod
     def floor_divide(step: Any, period: int) -> Any:
         return step // min(period, LAST_HOST_STEP)
 
     @staticmethod
-    def count_reached(boundaries: Table, step: Any) -> Any:
-        """How many of the increasing `boundaries` are at or below `step`."""
-        return np.searchsorted(boundaries.values, step, side="right")
+    def floating(number: Any) -> Any:
+        return np.asarray(number, "float64")
 
     @staticmethod
-    def floating(number: Any) -> Any:
-        return np.asarray(number, "float64")[()]
+    def count_reached(boundaries: Table, step: Any) -> Any:
+        return np.searchsorted(boundaries.values, step, side="right")
 
     @staticmethod
     def lookup(table: Table, index: Any) -> Any:
         return table.values[index]
 
     @staticmethod
-    def read(scalar: HostScalar) -> Any:
-        return scalar.value
-
-    @staticmethod
     def evaluate(schedule: Callable[[Any], Any], step: Any) -> Any:
-        """The rates of a schedule that is not written against these operations."""
-
-        def rates(function: Callable[[Any], Any], steps: Any) -> Any:
-            rate = function(_integer_tensor(steps))
-            return HOST.floating(rate if isinstance(rate, (int, float)) else to_numpy(rate))
-
-        if np.ndim(step) == 0:
-            return rates(schedule, step)
         # Many a schedule, some of Keras's among them, takes scalars only; and not every backend
         # can make such a one into one for arrays.
         for function in (schedule, lambda steps: ops.vectorized_map(schedule, steps)):
             with contextlib.suppress(Exception):
-                together = rates(function, step)
-                if np.shape(together) == step.shape:
+                rate = function(ops.convert_to_tensor(step, _counter_for(step.max(initial=0))))
+                together = ARRAY.floating(rate if isinstance(rate, float) else to_numpy(rate))
+                if together.shape == step.shape:
                     return together
-        return np.reshape([rates(schedule, each) for each in step.flat], step.shape)
+        rates = [NUMBER.evaluate(schedule, int(each)) for each in step.flat]
+        return np.reshape(rates, step.shape)
 
 
 class DEVICE:
@@ -187,17 +212,18 @@ def compute(formula: Callable[[Any, Any], Any], step: Any) -> Any:
     """
     step = _value(step)
     if isinstance(step, (int, float, np.generic, np.ndarray, list, tuple)):
-        number = np.asarray(step)
-    elif _readable(step):
-        number = to_numpy(step)
-    else:
+        step = np.asarray(step).astype(np.int64)
+        number = step if step.ndim else int(step)
+    elif not _readable(step):
         return formula(ops.cast(step, COUNTER), DEVICE)
-    if number.dtype != np.int64:
-        number = number.astype(np.int64)
-    rate = formula(number[()], HOST)
-    if BACKEND == "torch" and isinstance(step, torch.Tensor):
+    elif len(step.shape) == 0:
+        number = int(step)
+    else:
+        number = to_numpy(step).astype(np.int64)
+    rate = formula(number, NUMBER if isinstance(number, int) else ARRAY)
+    if BACKEND == "torch" and isinstance(number, int) and isinstance(step, torch.Tensor):
         # The training step: Keras's own conversion takes longer than all that came before.
-        return torch.as_tensor(rate, dtype=torch.float32)
+        return torch.scalar_tensor(rate, dtype=torch.float32)
     return ops.convert_to_tensor(np.asarray(rate, "float32"), "float32")
 
 
@@ -249,10 +275,9 @@ def _like(number: Any, tensor: Any) -> Any:
     return number
 
 
-def _integer_tensor(step: Any) -> Any:
-    """Host steps as a tensor, in the dtype that optimizers count in."""
-    fits = np.max(step, initial=0) < 2**31
-    return ops.convert_to_tensor(np.asarray(step), "int32" if fits else COUNTER)
+def _counter_for(last: int) -> str:
+    """The dtype for steps up to `last`: int32, as most optimizers count in, where it fits."""
+    return "int32" if last < 2**31 else COUNTER
 
 
 def variable_scope(model: Any) -> Any:

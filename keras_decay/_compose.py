@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_decay import _checks
-from keras_decay._backend import HOST, LAST_STEP
+from keras_decay._backend import LAST_STEP, NUMBER
 from keras_decay._schedules import HostSchedule, Operations, register
 
 LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
@@ -107,7 +107,7 @@ class LinearWarmup(HostSchedule):
             "start_factor", start_factor, "a number in [0, 1]", at_least=0.0, at_most=1.0
         )
         self.name = _checks.string("name", name)
-        self._peak = float(rate_of(self.schedule, 0, HOST))
+        self._peak = float(rate_of(self.schedule, 0, NUMBER))
 
     def _rate(self, step: Any, xp: Operations) -> Any:
         length = self.warmup_epochs * self.steps_per_epoch

@@ -10,10 +10,10 @@ import keras
 import numpy as np
 
 from keras_decay import _checks
-from keras_decay._backend import COUNTER, DEVICE, HOST, LAST_STEP, Table, compute
+from keras_decay._backend import ARRAY, COUNTER, DEVICE, LAST_STEP, NUMBER, Table, compute
 
 register = keras.saving.register_keras_serializable(package="keras_decay")
-Operations = type[HOST] | type[DEVICE]
+Operations = type[NUMBER] | type[ARRAY] | type[DEVICE]
 
 
 class HostSchedule(keras.optimizers.schedules.LearningRateSchedule):
