@@ -8,7 +8,8 @@ from typing import Any
 import keras
 
 from keras_decay import _checks
-from keras_decay._backend import LAST_STEP, NUMBER
+from keras_decay._backend import LAST_STEP
+from keras_decay._operations import NUMBER
 from keras_decay._schedules import HostSchedule, Operations, register
 
 LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule

@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from keras_decay import _checks, _keras
-from keras_decay._backend import to_numpy, variable_scope
+from keras_decay._backend import commit, to_numpy, variable_scope
 from keras_decay._compose import LearningRateSchedule
 from keras_decay._logging import RateCallback, learning_rates, warn
 from keras_decay._memory import PlateauMemory, memory_of, scales_of
+from keras_decay._processes import agreed
 from keras_decay._rule import Memory, Rule
 from keras_decay._scale import PlateauScale
 from keras_decay._schedules import register
@@ -221,15 +222,14 @@ class PlateauDecay(RateCallback):
         changed = False
         for leaf in _keras.leaf_optimizers(model.optimizer):
             rate = _keras.learning_rate(leaf)
-            if isinstance(rate, PlateauScale):
+            if isinstance(rate, LearningRateSchedule):
+                if not isinstance(rate, PlateauScale):
+                    changed = True
+                    with variable_scope(model):
+                        rate = leaf.learning_rate = PlateauScale(rate)
                 changed |= rate.min_learning_rate != self.min_learning_rate
                 rate.min_learning_rate = self.min_learning_rate
-            elif isinstance(rate, LearningRateSchedule):
-                changed = True
-                with variable_scope(model):
-                    leaf.learning_rate = PlateauScale(
-                        rate, min_learning_rate=self.min_learning_rate
-                    )
+                changed |= rate.place(_keras.step_counter(leaf))
             elif not _keras.is_variable(rate):
                 must = "a float or a `LearningRateSchedule`"
                 _checks.fail("learning_rate", rate, must, TypeError)
@@ -248,7 +248,7 @@ class PlateauDecay(RateCallback):
         attached = self._owned()
         if epoch is not None and epoch < self.start_from_epoch:
             return False
-        number = float(to_numpy(value))
+        number = agreed(float(to_numpy(value)), self.model, attached.memory)
         memory, due = self._rule.observe(attached.memory, number, self._direction())
         if self.restore_best_weights and memory.best != attached.memory.best:
             attached.best_weights = self.model.get_weights()
@@ -291,6 +291,8 @@ class PlateauDecay(RateCallback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
         attached = self._attached()
+        if attached.scales:
+            commit(_keras.step_variables(self.model))
         last = attached.memory.epoch
         restored = attached.loaded
         if (restored or self._loaded_before) and last is not None:

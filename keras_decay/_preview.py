@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_decay import _checks
-from keras_decay._backend import ARRAY
 from keras_decay._compose import check_schedule, rate_of, within
+from keras_decay._operations import ARRAY
 from keras_decay._scale import PlateauScale
 
 CHUNK = 2**16

@@ -95,6 +95,10 @@ class PlateauScale(HostSchedule):
         if memory.scale != self._scale.value:
             self._scale.assign(memory.scale)
 
+    def place(self, variable: Any) -> bool:
+        """Puts the scale on the devices of a variable; returns whether that moved it."""
+        return self._scale.place(variable)
+
     def _rate(self, step: Any, xp: Operations) -> Any:
         base = rate_of(self.schedule, step, xp)
         rate = base * xp.read(self._scale)

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 
 from keras_decay import _checks
-from keras_decay._backend import ARRAY, COUNTER, DEVICE, LAST_STEP, NUMBER, Table, compute
+from keras_decay._backend import COUNTER, LAST_STEP, Table
+from keras_decay._operations import ARRAY, DEVICE, NUMBER, compute
 
 register = keras.saving.register_keras_serializable(package="keras_decay")
 Operations = type[NUMBER] | type[ARRAY] | type[DEVICE]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from keras_decay._backend import COUNTER, DEVICE
+from keras_decay._backend import COUNTER
+from keras_decay._operations import DEVICE
 
 BACKEND = keras.backend.backend()
 

@@ -125,6 +125,27 @@ def test_a_reduction_does_not_trace_the_step_again():
     assert counts[1] == counts[20] > 0
 
 
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX's distinction")
+def test_jax_compiles_the_training_step_once():
+    """It compiles anew for arrays tied to a device, which a step with a scale returns, and which
+    the metrics are not when an epoch begins."""
+    import jax
+
+    steps = []
+
+    def listen(event, seconds, fun_name="", **_):
+        if "backend_compile" in event and "train_step" in fun_name:
+            steps.append(fun_name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        schedule = StepDecay(0.1, 0.5, 99, steps_per_epoch=STEPS_PER_EPOCH)
+        fit(model(schedule, metrics=["mae"]), [PlateauDecay(patience=1)], epochs=4, values=FLAT)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert len(steps) == 1
+
+
 def test_a_step_compiled_in_an_earlier_fit_follows_the_plateau():
     """The step that knew the bare schedule is built anew, once."""
     schedule = StepDecay(0.1, 0.5, 10, steps_per_epoch=STEPS_PER_EPOCH)
