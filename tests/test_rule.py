@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from types import SimpleNamespace
 
@@ -123,6 +124,48 @@ def test_decides_as_pytorch_does(values, patience, cooldown, min_delta, relative
         peer.step(value)
         theirs.append(peer_optimizer.param_groups[0]["lr"])
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="the peer is JAX's")
+@given(
+    st.lists(eighths | st.just(math.nan) | st.just(math.inf), max_size=40),
+    patiences,
+    cooldowns,
+    st.sampled_from([0.125, 0.5]),
+    st.booleans(),
+)
+def test_decides_as_optax_does(values, patience, cooldown, min_delta, relative):
+    """`reduce_on_plateau` of optax: the same patience, the same cooldown."""
+    if relative:
+        values = [abs(value) for value in values]
+    ours = our_rates(
+        values,
+        patience=patience,
+        cooldown=cooldown,
+        min_delta=min_delta,
+        relative=relative,
+        mode="min",
+    )
+    state, theirs = None, []
+    for value in values:
+        state = step_of_optax(min_delta, relative)(state, value, patience, cooldown)
+        theirs.append(RATE * float(state.scale))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+@functools.cache
+def step_of_optax(min_delta, relative):
+    import jax
+    from optax.contrib import reduce_on_plateau
+
+    rtol, atol = (min_delta, 0.0) if relative else (0.0, min_delta)
+
+    @jax.jit
+    def step(state, value, patience, cooldown):
+        peer = reduce_on_plateau(FACTOR, patience, rtol, atol, cooldown)
+        return peer.update(1.0, state or peer.init(0.0), value=value)[1]
+
+    return step
 
 
 def reductions(values, mode="min", memory=None, **arguments):
