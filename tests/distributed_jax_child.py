@@ -1,0 +1,280 @@
+"""Trains on several JAX devices, in one process or in several; run by `test_distributed_jax`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import jax
+import keras
+import numpy as np
+from processes import emit
+from support import BATCH_SIZE, STEPS_PER_EPOCH, Metric, data
+
+from keras_decay import (
+    InverseTimeDecay,
+    LearningRateLogger,
+    LinearWarmup,
+    PlateauDecay,
+    PlateauScale,
+    StepDecay,
+)
+
+EPOCHS = 6
+HALF = EPOCHS // 2
+STEPS = {"steps_per_epoch": STEPS_PER_EPOCH}
+RATES = {
+    "float": lambda: 0.05,
+    "constant": lambda: PlateauScale(0.05),
+    "step": lambda: StepDecay(0.05, 0.5, 2, **STEPS),
+    "warmup": lambda: LinearWarmup(InverseTimeDecay(0.05, 0.1, **STEPS), 2, **STEPS),
+}
+# A metric of each process. Each row alone would lead to other reductions than their mean.
+ROWS = [[4.0, 5.0, 1.5, 0.0, 4.0, 2.5], [4.0, 1.0, 5.5, 4.0, 0.0, 2.5]]
+MEAN = [4.0, 3.0, 3.5, 2.0, 2.0, 2.5]
+# `val_loss` has its best value in the second epoch.
+BEST_SECOND = [3.0, 2.0, 4.0, 4.0, 4.0, 4.0]
+
+
+def network(rate, seed=0, **compile_arguments):
+    """A small regression, the same weights for the same seed."""
+    keras.utils.set_random_seed(seed)
+    layers = [keras.Input((3,)), keras.layers.Dense(4, name="hidden"), keras.layers.Dense(1)]
+    model = keras.Sequential(layers)
+    model.compile(keras.optimizers.SGD(rate, momentum=0.9), "mse", **compile_arguments)
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def plateau(**arguments):
+    """One that finds nothing good enough, whatever the losses: it reduces every other epoch."""
+    return PlateauDecay(**{"factor": 0.5, "patience": 2, "min_delta": 100.0, **arguments})
+
+
+def share(array):
+    """The rows of each batch that this process trains on."""
+    count, own = jax.process_count(), jax.process_index()
+    batches = array.reshape(-1, count, BATCH_SIZE // count, *array.shape[1:])
+    return batches[:, own].reshape(-1, *array.shape[1:])
+
+
+def train(model, callbacks, *, epochs=EPOCHS, values=None, **arguments):
+    """Trains and validates on this process's share; returns the result."""
+    x, y = map(share, data(0))
+    injected = [] if values is None else [Metric(values)]
+    history = model.fit(
+        x,
+        y,
+        batch_size=BATCH_SIZE // jax.process_count(),
+        epochs=epochs,
+        validation_data=tuple(map(share, data(1))),
+        callbacks=[*injected, *callbacks],
+        verbose=0,
+        shuffle=False,
+        **arguments,
+    ).history
+    return {"rates": history["learning_rate"], **result(model)}
+
+
+def result(model):
+    optimizer = model.optimizer
+    rate = optimizer._learning_rate
+    called = rate(optimizer.iterations) if callable(rate) else rate.value
+    return {
+        "next": float(optimizer.learning_rate),
+        "called": float(called),
+        "weights": [weights.tolist() for weights in model.get_weights()],
+    }
+
+
+def loop(model, callback, values):
+    """The training loop of Keras's guide for JAX, over whatever devices there are."""
+    callback.attach(model)
+    loss_function = keras.losses.MeanSquaredError()
+    distribution = keras.distribution.distribution()
+
+    def placed(array):
+        if distribution is None:
+            return array
+        layout = distribution.get_data_layout(array.shape).backend_layout
+        return jax.make_array_from_process_local_data(layout, array)
+
+    def loss_of(trainable, non_trainable, x, y):
+        prediction, non_trainable = model.stateless_call(trainable, non_trainable, x, training=True)
+        return loss_function(y, prediction), non_trainable
+
+    @jax.jit
+    def step(state, x, y):
+        trainable, non_trainable, optimizer = state
+        gradient = jax.value_and_grad(loss_of, has_aux=True)
+        (_, non_trainable), gradients = gradient(trainable, non_trainable, x, y)
+        trainable, optimizer = model.optimizer.stateless_apply(optimizer, gradients, trainable)
+        return trainable, non_trainable, optimizer
+
+    groups = model.trainable_variables, model.non_trainable_variables, model.optimizer.variables
+    x, y = map(share, data(0))
+    rates = []
+    for epoch in range(EPOCHS):
+        rates.append(float(model.optimizer.learning_rate))
+        state = [[variable.value for variable in group] for group in groups]
+        for rows in np.split(np.arange(len(x)), STEPS_PER_EPOCH):
+            state = step(state, placed(x[rows]), placed(y[rows]))
+        for group, group_values in zip(groups, state, strict=True):
+            for variable, value in zip(group, group_values, strict=True):
+                variable.assign(value)
+        callback.update(values[epoch], epoch)
+    return {"rates": rates, **result(model)}
+
+
+class StepCompilations(logging.Handler):
+    """Counts how often XLA has compiled a training step."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+        jax.config.update("jax_log_compiles", True)
+        logger = logging.getLogger("jax")
+        logger.addHandler(self)
+        logger.propagate = False
+
+    def emit(self, record):
+        self.count += record.getMessage().startswith("Finished XLA compilation of jit(train_step)")
+
+
+def data_parallel():
+    return keras.distribution.DataParallel(auto_shard_dataset=False)
+
+
+def model_parallel():
+    devices = keras.distribution.list_devices()
+    mesh = keras.distribution.DeviceMesh((2, 2), ("batch", "model"), devices)
+    layout = keras.distribution.LayoutMap(mesh)
+    layout[".*hidden.*kernel"] = (None, "model")
+    return keras.distribution.ModelParallel(layout_map=layout, batch_dim_name="batch")
+
+
+def devices(folder):
+    """One process, several devices. `one.keras` in the folder was trained on one."""
+    compilations = StepCompilations()
+    for distribution in (model_parallel, data_parallel):
+        keras.distribution.set_distribution(None)
+        early = {f"early {name}": PlateauScale(RATES[name]()) for name in ("float", "step")}
+        keras.distribution.set_distribution(distribution())
+        rates = {name: build() for name, build in RATES.items()}
+        for name, rate in {**rates, **early}.items():
+            model = network(rate)
+            before = compilations.count
+            record = train(model, [plateau()])
+            kernel = model.get_layer("hidden").kernel.value
+            emit(
+                {
+                    "name": f"{distribution.__name__} {name}",
+                    "compilations": compilations.count - before,
+                    "devices": len(kernel.sharding.device_set),
+                    "shard": kernel.addressable_shards[0].data.shape,
+                    **record,
+                }
+            )
+
+    model = network(RATES["step"]())
+    train(model, [plateau()], epochs=HALF)
+    model.save(folder / "several.keras")
+    for file in ("one", "several"):
+        for callback in (plateau(), LearningRateLogger()):
+            model = keras.models.load_model(folder / f"{file}.keras")
+            loaded = result(model)
+            record = train(model, [callback], initial_epoch=HALF)
+            name = f"{file} on with {type(callback).__name__}"
+            emit({"name": name, "loaded": loaded["next"], **record})
+
+    for seed, epochs in ((0, HALF), (1, EPOCHS)):
+        backup = keras.callbacks.BackupAndRestore(folder / "backup", delete_checkpoint=False)
+        record = train(network(RATES["step"](), seed), [plateau(), backup], epochs=epochs)
+    emit({"name": "backup", **record})
+
+    callbacks = [plateau(restore_best_weights=True)]
+    record = train(network(RATES["step"]()), callbacks, values=BEST_SECOND)
+    emit({"name": "best weights", **record})
+
+
+class Alone(keras.callbacks.Callback):
+    """Something that one process alone does to the plateau."""
+
+    def __init__(self, callback):
+        super().__init__()
+        self.callback = callback
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 4 and jax.process_index() == 1:
+            self.callback.reset()
+
+
+def processes(folder):
+    """Several processes with several devices each."""
+    keras.distribution.set_distribution(data_parallel())
+    for name in ("float", "warmup"):
+        emit({"name": name, **train(network(RATES[name]()), [plateau()])})
+    model = network(RATES["step"](), steps_per_execution=2)
+    emit({"name": "two steps an execution", **train(model, [plateau()])})
+
+    own = ROWS[jax.process_index()]
+    for name in ("float", "step"):
+        callback = plateau(patience=1, min_delta=1e-4)
+        record = train(network(RATES[name]()), [callback], values=own)
+        emit({"name": f"{name} by the mean", "best": callback.state["best"], **record})
+    callback = plateau(patience=1, min_delta=1e-4)
+    emit({"name": "loop", **loop(network(RATES["step"]()), callback, own)})
+
+    callback = plateau()
+    try:
+        train(network(RATES["step"]()), [Alone(callback), callback])
+    except RuntimeError as error:
+        emit({"name": "one alone", "error": str(error)})
+
+
+class Record(keras.callbacks.Callback):
+    """What an epoch leaves behind, listed after the plateau and before the backup."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        emit({"epoch": epoch, "rate": logs["learning_rate"], **result(self.model)})
+        time.sleep(0.2)  # For the kill to find the run in its middle.
+
+
+class BackupByTheFirst(keras.callbacks.BackupAndRestore):
+    """The first process alone writes; all restore."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        if jax.process_index() == 0:
+            # Keras makes variables while it saves, which under the distribution would wait for
+            # the other processes to make them too.
+            distribution = keras.distribution.distribution()
+            keras.distribution.set_distribution(None)
+            super().on_epoch_end(epoch, logs)
+            keras.distribution.set_distribution(distribution)
+
+
+def backup(folder):
+    """A run of several processes that is to be killed, and then started again."""
+    keras.distribution.set_distribution(data_parallel())
+    started_before = any(folder.iterdir())
+    restore = BackupByTheFirst(folder, delete_checkpoint=False)
+    train(network(RATES["step"](), seed=started_before), [plateau(), Record(), restore])
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("error", UserWarning)
+    if int(os.environ["WORLD_SIZE"]) > 1:
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        # As `keras.distribution.initialize` does, which has no argument for the last one.
+        jax.distributed.initialize(
+            f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}",
+            int(os.environ["WORLD_SIZE"]),
+            int(os.environ["RANK"]),
+            heartbeat_timeout_seconds=10,
+        )
+    scenario = {"devices": devices, "processes": processes, "backup": backup}[sys.argv[1]]
+    scenario(Path(sys.argv[2]))

@@ -1,0 +1,188 @@
+"""JAX on several devices, in one process and in several: the same rates everywhere."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from processes import run_together
+from support import BACKEND
+
+if BACKEND != "jax":
+    pytest.skip("needs JAX", allow_module_level=True)
+
+import keras
+from distributed_jax_child import (
+    BEST_SECOND,
+    EPOCHS,
+    HALF,
+    MEAN,
+    RATES,
+    loop,
+    network,
+    plateau,
+    train,
+)
+
+from keras_decay import LearningRateLogger
+
+CHILD = Path(__file__).with_name("distributed_jax_child.py")
+TIMEOUT = 240
+
+# Module fixtures start processes: once, and not several sets of them at a time.
+pytestmark = pytest.mark.xdist_group("several processes")
+
+
+def devices(count):
+    return {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+
+
+def assert_same(record, expected):
+    """The very rates of the run on one device, and its weights but for the order of sums."""
+    assert record["rates"] == expected["rates"]
+    assert record["next"] == record["called"] == expected["next"]
+    for a, b in zip(record["weights"], expected["weights"], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+@cache
+def on_one_device(rate, **arguments):
+    """What the run gives in this process, which has one device."""
+    return train(network(RATES[rate]()), [plateau()], **arguments)
+
+
+def by_the_mean(rate):
+    return train(network(RATES[rate]()), [plateau(patience=1, min_delta=1e-4)], values=MEAN)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """With a model in it that was trained for `HALF` epochs on one device."""
+    path = tmp_path_factory.mktemp("files")
+    model = network(RATES["step"]())
+    train(model, [plateau()], epochs=HALF)
+    model.save(path / "one.keras")
+    return path
+
+
+@pytest.fixture(scope="module")
+def four_devices(folder):
+    """The records of one process with four devices, by name."""
+    (process,) = run_together(CHILD, "devices", folder, count=1, timeout=TIMEOUT, **devices(4))
+    assert process.status == 0, process.errors
+    return {record["name"]: record for record in process.records}
+
+
+@pytest.mark.parametrize("distribution", ["data_parallel", "model_parallel"])
+@pytest.mark.parametrize("rate", [*RATES, "early float", "early step"])
+def test_four_devices_follow_the_rates_of_one(four_devices, distribution, rate):
+    """Also with a `PlateauScale` that was made before the distribution; and a reduction
+    compiles nothing anew."""
+    record = four_devices[f"{distribution} {rate}"]
+    assert_same(record, on_one_device(rate.removeprefix("early ")))
+    assert record["compilations"] == 1
+    assert record["devices"] == 4
+    assert record["shard"] == [3, 4 if distribution == "data_parallel" else 2]
+
+
+@pytest.mark.parametrize("file", ["one", "several"])
+def test_a_file_goes_on_with_the_same_rates_on_four_devices(four_devices, file):
+    """Whether it was saved on one device or on four."""
+    record = four_devices[f"{file} on with PlateauDecay"]
+    expected = on_one_device("step")
+    assert_same(record, {**expected, "rates": expected["rates"][HALF:]})
+    assert record["loaded"] == expected["rates"][HALF]
+
+
+def test_a_file_from_four_devices_goes_on_with_the_same_rates_on_one(four_devices, folder):
+    """The scale is where the loaded optimizer is."""
+    model = keras.models.load_model(folder / "several.keras")
+    record = train(model, [plateau()], initial_epoch=HALF)
+    expected = on_one_device("step")
+    assert_same(record, {**expected, "rates": expected["rates"][HALF:]})
+
+
+def test_a_loaded_scale_alone_holds_on_four_devices(four_devices, folder):
+    """Training on without a `PlateauDecay` keeps the scale that it had reached."""
+    model = keras.models.load_model(folder / "one.keras")
+    expected = train(model, [LearningRateLogger()], initial_epoch=HALF)
+    for file in ("one", "several"):
+        assert_same(four_devices[f"{file} on with LearningRateLogger"], expected)
+
+
+def test_a_backup_goes_on_with_the_same_rates_on_four_devices(four_devices):
+    """`BackupAndRestore` into another model."""
+    expected = on_one_device("step")
+    assert_same(four_devices["backup"], {**expected, "rates": expected["rates"][HALF:]})
+
+
+def test_the_best_weights_are_restored_on_four_devices(four_devices):
+    """`restore_best_weights` puts them back where the variables are."""
+    callback = plateau(restore_best_weights=True)
+    expected = train(network(RATES["step"]()), [callback], values=BEST_SECOND)
+    assert_same(four_devices["best weights"], expected)
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """The records of two processes with two devices each: by name, a pair."""
+    both = run_together(
+        CHILD, "processes", tmp_path_factory.mktemp("two"), timeout=TIMEOUT, **devices(2)
+    )
+    for process in both:
+        assert process.status == 0, process.errors
+    first, second = ([*process.records] for process in both)
+    return {a["name"]: (a, b) for a, b in zip(first, second, strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("name", "rate"), [("float", "float"), ("warmup", "warmup"), ("two steps an execution", "step")]
+)
+def test_two_processes_follow_the_rates_of_one_device(two_processes, name, rate):
+    """Each trains on its half of each batch; rates and weights are the same on both."""
+    first, second = two_processes[name]
+    assert first == second
+    assert_same(first, on_one_device(rate))
+
+
+@pytest.mark.parametrize("rate", ["float", "step"])
+def test_processes_decide_by_the_mean_of_their_metrics(two_processes, rate):
+    """Where each alone would decide otherwise."""
+    first, second = two_processes[f"{rate} by the mean"]
+    assert first == second
+    assert first["best"] == 2.0
+    assert_same(first, by_the_mean(rate))
+
+
+def test_a_loop_of_two_processes_follows_the_rates_of_one_device(two_processes):
+    """`attach` and `update` in a loop written by hand, each with its own value of the metric."""
+    first, second = two_processes["loop"]
+    assert first == second
+    callback = plateau(patience=1, min_delta=1e-4)
+    assert_same(first, loop(network(RATES["step"]()), callback, MEAN))
+
+
+def test_a_process_that_changes_its_plateau_alone_is_an_error_on_all(two_processes):
+    """Else the replicas would drift apart while their logs stay equal."""
+    for record in two_processes["one alone"]:
+        assert "would drift apart" in record["error"]
+
+
+def test_two_processes_that_were_killed_go_on_as_if_they_had_not_been(tmp_path):
+    """One is killed; that ends the other, by itself. Then both start again, from what the first
+    one alone has written."""
+    expected = on_one_device("step")
+    survivor, killed = run_together(CHILD, "backup", tmp_path, timeout=TIMEOUT, kill=(1, 2))
+    assert killed.status == -9
+    assert 1 < len(killed.records) < EPOCHS
+    assert survivor.status not in (0, -9)
+    assert "Gloo" in survivor.errors or "heartbeat" in survivor.errors
+    again = run_together(CHILD, "backup", tmp_path, timeout=TIMEOUT)
+    for process in again:
+        assert process.status == 0, process.errors
+        epochs = {record["epoch"]: record for record in [*killed.records, *process.records]}
+        assert min(record["epoch"] for record in process.records) > 0
+        rates = [epochs[epoch]["rate"] for epoch in range(EPOCHS)]
+        assert_same({**epochs[EPOCHS - 1], "rates": rates}, expected)

@@ -1,0 +1,100 @@
+"""torch's `DistributedDataParallel` on two processes: the same rates on both."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from processes import run_together
+from support import BACKEND
+
+if BACKEND != "torch":
+    pytest.skip("needs torch", allow_module_level=True)
+
+from distributed_torch_child import EPOCHS, MEAN, RATES, fit, loop, network, plateau, strict_plateau
+
+CHILD = Path(__file__).with_name("distributed_torch_child.py")
+TIMEOUT = 240
+
+# Module fixtures start processes: once, and not several sets of them at a time.
+pytestmark = pytest.mark.xdist_group("several processes")
+
+
+def assert_same(record, expected):
+    """The very rates of the run in one process, and its weights but for the order of sums."""
+    assert record["rates"] == expected["rates"]
+    assert record["next"] == expected["next"]
+    for a, b in zip(record["weights"], expected["weights"], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+@cache
+def in_one_process(rate):
+    return fit(network(RATES[rate]()), [plateau()])
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """The records of two processes: by name, a pair."""
+    both = run_together(CHILD, "several", tmp_path_factory.mktemp("two"), timeout=TIMEOUT)
+    for process in both:
+        assert process.status == 0, process.errors
+    first, second = ({record["name"]: record for record in each.records} for each in both)
+    return {name: (record, second.get(name)) for name, record in first.items()}
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("run", ["loop", "fit"])
+def test_two_processes_follow_the_rates_of_one(two_processes, run, rate):
+    """Each trains and validates on its own half; the mean of what they observe is what one
+    process would."""
+    first, second = two_processes[f"{run} {rate}"]
+    assert first["rates"] == second["rates"]
+    assert first["weights"] == second["weights"]
+    assert first["val_loss"] != second["val_loss"]
+    expected = in_one_process(rate)
+    assert_same(first, expected)
+    mean = np.mean([first["val_loss"], second["val_loss"]], axis=0)
+    np.testing.assert_allclose(mean, expected["val_loss"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("run", ["loop", "fit"])
+def test_processes_decide_by_the_mean_of_their_metrics(two_processes, run):
+    """Where each alone would decide otherwise."""
+    first, second = two_processes[f"{run} by the mean"]
+    assert first["rates"] == second["rates"]
+    assert first["weights"] == second["weights"]
+    assert first["best"] == second["best"] == 2.0
+    assert_same(first, loop(network(RATES["step"]()), strict_plateau(), MEAN))
+
+
+def test_a_process_that_changes_its_rate_alone_is_an_error_on_all(two_processes):
+    """Else the replicas would drift apart."""
+    for record in two_processes["one alone"]:
+        assert "would drift apart" in record["error"]
+
+
+def test_a_process_that_falls_silent_is_an_error_in_the_time_of_the_group(two_processes):
+    """`init_process_group(timeout=...)` bounds the wait for the metric of the others."""
+    waiting, _ = two_processes["one is silent"]
+    assert 3.5 < waiting["seconds"] < 7.5
+
+
+def test_two_processes_that_were_killed_go_on_as_if_they_had_not_been(tmp_path):
+    """One is killed; that ends the other, by itself. Then both start again, from what the first
+    one alone has written."""
+    expected = in_one_process("step")
+    survivor, killed = run_together(CHILD, "backup", tmp_path, timeout=TIMEOUT, kill=(1, 2))
+    assert killed.status == -9
+    assert 1 < len(killed.records) < EPOCHS
+    assert survivor.status == 1
+    assert "Connection" in survivor.errors
+    again = run_together(CHILD, "backup", tmp_path, timeout=TIMEOUT)
+    for process in again:
+        assert process.status == 0, process.errors
+        epochs = {record["epoch"]: record for record in [*killed.records, *process.records]}
+        assert min(record["epoch"] for record in process.records) > 0
+        rates = [epochs[epoch]["rate"] for epoch in range(EPOCHS)]
+        assert_same({**epochs[EPOCHS - 1], "rates": rates}, expected)
