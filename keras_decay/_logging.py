@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_decay import _checks, _keras
-from keras_decay._backend import to_numpy
+from keras_decay._backend import to_int, to_numpy
 from keras_decay._compose import LearningRateSchedule, within
 from keras_decay._schedules import register
 
@@ -91,7 +91,7 @@ def warn(message: str) -> None:
 
 
 def _steps_done(optimizer: Any) -> int:
-    return int(to_numpy(_keras.step_counter(optimizer)))
+    return to_int(_keras.step_counter(optimizer))
 
 
 def _schedules(optimizer: Any) -> list[Any]:

@@ -26,6 +26,7 @@ from keras_decay._backend import (
     Table,
     rate_tensor,
     readable,
+    to_int,
     to_numpy,
     value_of,
 )
@@ -157,7 +158,7 @@ def compute(formula: Callable[[Any, Any], Any], step: Any) -> Any:
     elif not readable(step):
         return formula(ops.cast(step, COUNTER), DEVICE)
     elif len(step.shape) == 0:
-        number = int(step)
+        number = to_int(step)
     else:
         number = to_numpy(step).astype(np.int64)
     rate = formula(number, NUMBER if isinstance(number, int) else ARRAY)

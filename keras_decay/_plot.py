@@ -48,7 +48,8 @@ def plot(
         ax: Matplotlib `Axes` to draw into; `None` for a new figure.
 
     Returns:
-        The Matplotlib `Figure`. A notebook shows it; `figure.savefig("rate.png")` saves it.
+        The Matplotlib `Figure`. A notebook shows it, after `%matplotlib inline`;
+        `figure.savefig("rate.png")` saves it.
 
     Raises:
         ImportError: Matplotlib is not installed.

@@ -22,7 +22,7 @@ def agreed(value: float, model: Any, memory: Memory) -> float:
     sends two numbers, the value and a checksum.
     """
     leaves = _keras.leaf_optimizers(model.optimizer)
-    gather = gather_of(model, _keras.step_counter(leaves[0]))
+    gather = gather_of(_keras.step_counter(leaves[0]))
     if gather is None:
         return value
     state = f"{memory}, {learning_rates(model.optimizer)}"
