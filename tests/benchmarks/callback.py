@@ -1,0 +1,142 @@
+"""What the plateau callback costs once an epoch, and with the weights it keeps and the files."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+
+import keras_decay
+from tests.benchmarks import _subjects as subjects
+from tests.benchmarks._measure import Target, interleaved, measurements, repeated
+
+DECISION = Target(0.2e-3)
+VALUE = "val_loss"
+
+
+def run(budget: float) -> Iterator[dict[str, Any]]:
+    yield from _epoch(budget)
+    for width, weights in ((3162, "10 million"), (10_000, "100 million")):
+        yield from _best_weights(width, weights, budget)
+    yield from _files(budget)
+
+
+def _attached(callback: Any, model: Any) -> Any:
+    """The callback as it is in the middle of a `fit`."""
+    callback.set_params({"steps": subjects.STEPS_PER_EPOCH})
+    callback.set_model(model)
+    callback.on_train_begin({})
+    return callback
+
+
+def _plateau(rate: Any, patience: int, size: str = "small") -> Any:
+    model = subjects.network(size, keras.optimizers.AdamW(rate))
+    model.optimizer.build(model.trainable_variables)
+    # So close to 1 that the rate stays a rate, whatever the number of reductions.
+    callback = keras_decay.PlateauDecay(factor=1 - 1e-6, patience=patience, mode="min")
+    return _attached(callback, model)
+
+
+def _epoch(budget: float) -> Iterator[dict[str, Any]]:
+    rates = {"a float": lambda: subjects.RATE, "StepDecay": subjects.step_decay}
+    never = 10**9
+    variants = {}
+    for name, rate in rates.items():
+        variants[f"a decision, over {name}"] = _updates(_plateau(rate(), never))
+        variants[f"a decision to reduce, over {name}"] = _updates(_plateau(rate(), 1))
+        for size in subjects.NETWORKS:
+            variants[f"begin and end of an epoch, over {name}, {size} network"] = _epochs(
+                _plateau(rate(), never, size)
+            )
+    keras_name = "Keras ReduceLROnPlateau, end of an epoch"
+    model = subjects.network("small", keras.optimizers.AdamW(subjects.RATE))
+    variants[keras_name] = _epochs(
+        _attached(keras.callbacks.ReduceLROnPlateau(patience=never), model)
+    )
+    yield from measurements(
+        "PlateauDecay, each epoch",
+        interleaved(variants, seconds=budget / 2),
+        unit="us",
+        against={name: [keras_name] for name in variants if name != keras_name},
+        targets={name: DECISION for name in variants if name != keras_name},
+    )
+
+
+def _updates(plateau: Any) -> Callable[[int], None]:
+    return repeated(lambda: plateau.update(1.0, 0))
+
+
+def _epochs(callback: Any) -> Callable[[int], None]:
+    epochs = itertools.count()
+
+    def epoch() -> None:
+        number = next(epochs)
+        callback.on_epoch_begin(number, {})
+        callback.on_epoch_end(number, {VALUE: 1.0})
+
+    return repeated(epoch)
+
+
+def _best_weights(width: int, weights: str, budget: float) -> Iterator[dict[str, Any]]:
+    keep, early = "PlateauDecay keeps better weights", "Keras EarlyStopping keeps better weights"
+    restore, by_hand = "PlateauDecay restores them", "set_weights by hand"
+    model = keras.Sequential([keras.Input((width,)), keras.layers.Dense(width, use_bias=False)])
+    model.compile(keras.optimizers.SGD(subjects.RATE), "mse")
+    arguments = {"mode": "min", "restore_best_weights": True}
+    # Two on one optimizer would be an error, so the one that restores is asked first and last.
+    plateau = keras_decay.PlateauDecay(factor=1 - 1e-6, patience=1, **arguments)
+    _attached(plateau, model)
+    stopping = _attached(keras.callbacks.EarlyStopping(**arguments), model)
+    falling, epochs = itertools.count(0, -1), itertools.count()
+    plateau.update(next(falling))
+    best = model.get_weights()
+    variants = {
+        keep: repeated(lambda: plateau.update(next(falling))),
+        early: repeated(lambda: stopping.on_epoch_end(next(epochs), {VALUE: next(falling)})),
+        restore: repeated(lambda: plateau.update(1.0)),
+        by_hand: repeated(lambda: model.set_weights(best)),
+    }
+    yield from measurements(
+        f"restore_best_weights, {weights} weights",
+        interleaved(variants, seconds=budget / 3),
+        unit="ms",
+        against={keep: [early], restore: [by_hand]},
+    )
+
+
+def _files(budget: float) -> Iterator[dict[str, Any]]:
+    ours = "StepDecay and PlateauDecay"
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        variants: dict[str, dict[str, Any]] = {"Saving": {}, "Loading": {}}
+        models = {
+            subjects.CONSTANT: _model_to_save(subjects.RATE),
+            subjects.AGAIN: _model_to_save(subjects.RATE),
+            subjects.EXPONENTIAL: _model_to_save(subjects.RATES[subjects.EXPONENTIAL]()),
+            ours: _plateau(subjects.step_decay(), 1, "medium").model,
+        }
+        for number, (name, model) in enumerate(models.items()):
+            file = Path(folder) / f"{number}.keras"
+            model.save(file)
+            variants["Saving"][name] = repeated(lambda model=model, file=file: model.save(file))
+            variants["Loading"][name] = repeated(lambda file=file: keras.models.load_model(file))
+        for verb, each in variants.items():
+            yield from measurements(
+                f"{verb} a whole model, medium network, AdamW",
+                interleaved(each, seconds=budget / 2),
+                unit="ms",
+                against={
+                    subjects.AGAIN: [subjects.CONSTANT],
+                    ours: [subjects.CONSTANT, subjects.EXPONENTIAL],
+                },
+            )
+
+
+def _model_to_save(rate: Any) -> Any:
+    model = subjects.network("medium", keras.optimizers.AdamW(rate))
+    model.optimizer.build(model.trainable_variables)
+    return model
