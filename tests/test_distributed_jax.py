@@ -31,9 +31,6 @@ from keras_decay import LearningRateLogger
 CHILD = Path(__file__).with_name("distributed_jax_child.py")
 TIMEOUT = 240
 
-# Module fixtures start processes: once, and not several sets of them at a time.
-pytestmark = pytest.mark.xdist_group("several processes")
-
 
 def devices(count):
     return {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}

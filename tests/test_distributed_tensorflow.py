@@ -30,9 +30,6 @@ CHILD = Path(__file__).with_name("distributed_tensorflow_child.py")
 ONE_DEVICE = tf.distribute.get_strategy()
 TIMEOUT = 240
 
-# Module fixtures start processes: once, and not several sets of them at a time.
-pytestmark = pytest.mark.xdist_group("several processes")
-
 # In Keras 3.3.3 the weights of the replicas drift apart, with any optimizer and no callback.
 KEEPS_REPLICAS_EQUAL = hasattr(keras.src.losses.loss, "unscale_loss_for_distribution")
 

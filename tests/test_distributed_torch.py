@@ -18,9 +18,6 @@ from distributed_torch_child import EPOCHS, MEAN, RATES, fit, loop, network, pla
 CHILD = Path(__file__).with_name("distributed_torch_child.py")
 TIMEOUT = 240
 
-# Module fixtures start processes: once, and not several sets of them at a time.
-pytestmark = pytest.mark.xdist_group("several processes")
-
 
 def assert_same(record, expected):
     """The very rates of the run in one process, and its weights but for the order of sums."""

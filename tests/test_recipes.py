@@ -11,8 +11,6 @@ from support import BACKEND
 
 RECIPES = Path(__file__).parent.parent / "notebooks" / "devices"
 
-pytestmark = pytest.mark.xdist_group("several processes")
-
 
 def test_every_backend_has_its_recipes():
     """None is left out by its name."""
