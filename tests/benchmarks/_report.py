@@ -16,7 +16,7 @@ def print_tables(results: Results) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if Console().is_terminal else 150)
+    console = Console(width=None if Console().is_terminal else 170)
     groups: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for backend, result in results["backends"].items():
         for record in result["measurements"]:
@@ -24,7 +24,7 @@ def print_tables(results: Results) -> None:
     for group, rows in groups.items():
         table = Table(title=group, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
         for column in ("backend", "", "median", "quartiles", "ratio (quartiles)", "target"):
-            table.add_column(column, justify="left", overflow="fold")
+            table.add_column(column, overflow="fold")
         shown = None
         for backend, record in rows:
             if shown not in (None, backend):
@@ -61,7 +61,7 @@ def _target(record: dict[str, Any]) -> str:
     target = record["target"]
     met = "met" if target["met"] else "MISSED"
     if target["against"]:
-        return f"at most {target['at_most']} of {target['against']}: {met}"
+        return f"at most {target['at_most']}: {met}"
     scale = SCALES[record["unit"]]
     return f"at most {target['at_most'] * scale:g} {record['unit']}: {met}"
 
