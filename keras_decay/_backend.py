@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -51,45 +52,120 @@ class HostScalar:
     """A float32 number that the host writes and a compiled training step reads.
 
     It is not one of the optimizer's variables: Keras refuses to load optimizer state whose
-    number of variables has changed. On JAX a variable that Keras does not pass in is compiled
-    in as a constant, so there it is a mutable reference. (Its price there: JAX dispatches such
-    a step from Python.)
+    number of variables has changed. So on JAX, where a variable that Keras does not pass in is
+    compiled in as a constant, it comes into Keras's step by `pass_to_step`, and into any other
+    as a mutable reference. (Not into both: JAX dispatches a step that has a reference from
+    Python, which takes longer than a small network's step.)
     """
 
     def __init__(self, value: float):
         self.value = float(value)
-        if BACKEND == "jax":
-            if not hasattr(jax, "new_ref"):
-                raise ImportError(
-                    "A plateau over a schedule needs JAX 0.7.2 or later, for `jax.new_ref`. "
-                    f"Received: JAX {jax.__version__}"
-                )
-            self._cell: Any = jax.new_ref(_placed(value, _variable_sharding()))
-        else:
-            self._cell = keras.Variable(
+        self.argument: Any = None
+        """JAX: the number as an array, once there is somebody who may change it."""
+        self.passed: Any = None
+        """JAX: what stands for the argument in the step that is being traced."""
+        if BACKEND != "jax":
+            self._variable = keras.Variable(
                 value, dtype="float32", trainable=False, autocast=False, name="host_scalar"
             )
 
     def place(self, variable: Any) -> bool:
-        """Puts the number on the devices of a variable; returns whether that moved it."""
+        """Readies the number for being changed, beside a variable of the optimizer.
+
+        Returns whether steps that are compiled already have to be compiled anew.
+        """
         # Only JAX refuses to compute with numbers that are on different devices.
-        if BACKEND != "jax" or variable.value.sharding == self._cell.sharding:
+        if BACKEND != "jax":
             return False
-        self._cell = jax.new_ref(_placed(self.value, variable.value.sharding))
+        like = variable.value
+        if self.argument is not None and self.argument.sharding == like.sharding:
+            return False
+        if not hasattr(jax, "new_ref"):
+            raise ImportError(
+                "A plateau over a schedule needs JAX 0.7.2 or later, for `jax.new_ref`. "
+                f"Received: JAX {jax.__version__}"
+            )
+        self.argument = _beside(like, self.value)
+        self._reference = jax.new_ref(self.argument)
         return True
 
     def assign(self, value: float) -> None:
         self.value = float(value)
-        if BACKEND == "jax":
-            self._cell[...] = _placed(value, self._cell.sharding)
-        else:
-            self._cell.assign(value)
+        if BACKEND != "jax":
+            self._variable.assign(value)
+        elif self.argument is not None:
+            self.argument = _beside(self.argument, self.value)
+            self._reference[...] = self.argument
 
     def tensor(self) -> Any:
-        return self._cell[...] if BACKEND == "jax" else self._cell.value
+        if BACKEND != "jax":
+            return self._variable.value
+        if self.passed is not None:
+            return self.passed
+        return jax.numpy.float32(self.value) if self.argument is None else self._reference[...]
 
     def __reduce__(self) -> Any:
         return HostScalar, (self.value,)
+
+
+class _WithScalars:
+    """The `make_train_function` of a Keras model on JAX, whose step takes the numbers too."""
+
+    def __init__(self, model: Any, scalars: Callable[[], list[HostScalar]]):
+        self._model, self._scalars = model, scalars
+        self._make = model.make_train_function
+
+    def __call__(self, force: bool = False) -> None:
+        model = self._model
+        if model.train_function is not None and not force:
+            return
+        scalars, own_step = self._scalars(), model.train_step
+
+        def train_step(state: Any, data: Any) -> Any:
+            arguments, batch = data
+            for scalar, argument in zip(scalars, arguments, strict=True):
+                scalar.passed = argument
+            try:
+                return own_step(state, batch)
+            finally:
+                for scalar in scalars:
+                    scalar.passed = None
+
+        patched = "train_step" in vars(model)
+        model.train_step = train_step
+        try:
+            self._make(force)
+        finally:
+            if patched:
+                model.train_step = own_step
+            else:
+                del model.train_step
+        function = model.train_function
+
+        def train_function(state: Any, batches: Any) -> Any:
+            arguments = [scalar.argument for scalar in scalars]
+            return function(state, zip(itertools.repeat(arguments), batches))
+
+        model.train_function = train_function
+
+
+def pass_to_step(model: Any, scalars: Callable[[], list[HostScalar]]) -> bool:
+    """Has the training step that Keras compiles take the numbers as it takes a batch, on JAX.
+
+    Returns whether a step that is compiled already has to be compiled anew.
+    """
+    if BACKEND != "jax":
+        return False
+    # Where the step is made in another way, by the model's own class or for Flax's NNX, the
+    # numbers are read from their references.
+    make = getattr(type(model), "make_train_function", None)
+    nnx = getattr(keras.config, "is_nnx_enabled", None)  # Since Keras 3.11.
+    if make is not keras.Model.make_train_function or (nnx and nnx()):
+        return False
+    if isinstance(model.make_train_function, _WithScalars):
+        return False
+    model.make_train_function = _WithScalars(model, scalars)
+    return True
 
 
 def readable(step: Any) -> bool:
@@ -147,33 +223,14 @@ def value_of(variable: Any) -> Any:
     return variable if value is None or callable(value) else value
 
 
-def _placed(value: float, sharding: Any) -> Any:
+def _beside(array: Any, value: float) -> Any:
+    """A float32 scalar on the devices of a JAX array."""
+    if not array.committed:
+        # JAX would compile a step once for arrays that are tied to a device and once more for
+        # those that are not.
+        return jax.numpy.asarray(value, "float32")
     # Each process fills its own devices; `jax.device_put` would first compare the values of all.
-    return jax.make_array_from_callback((), sharding, lambda _: np.asarray(value, "float32"))
-
-
-def _variable_sharding() -> Any:
-    """Where Keras puts a scalar variable on JAX."""
-    distribution = keras.distribution.distribution()
-    if distribution is None:
-        return jax.numpy.zeros(()).sharding
-    mesh = distribution.device_mesh.backend_mesh
-    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-
-
-def commit(variables: Iterable[Any]) -> None:
-    """Ties the variables to the device they are on, as a step that reads a `HostScalar` ties
-    what it returns.
-
-    JAX compiles a step once for arrays that are tied to a device and once for those that are
-    not: without this, one and the same training step up to three times.
-    """
-    if BACKEND != "jax":
-        return
-    for variable in variables:
-        value = variable.value
-        if not value.committed:
-            variable.assign(jax.device_put(value, value.sharding))
+    return jax.make_array_from_callback((), array.sharding, lambda _: np.asarray(value, "float32"))
 
 
 def gather_of(variable: Any) -> Callable[[Any], Any] | None:

@@ -42,11 +42,6 @@ def step_counter(optimizer: Any) -> Any:
     return optimizer._iterations if hasattr(optimizer, "_iterations") else optimizer.iterations
 
 
-def step_variables(model: Any) -> list[Any]:
-    """All that a training step changes."""
-    return [*model.variables, *model.optimizer.variables, *model.metrics_variables]
-
-
 def metric_directions(model: Any) -> dict[str, str | None]:
     """Which way each metric, by the name it is logged under, gets better: "min", "max", or
     `None` where it does not say.

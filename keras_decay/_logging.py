@@ -6,10 +6,12 @@ import warnings
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_decay import _checks, _keras
 from keras_decay._backend import to_int, to_numpy
-from keras_decay._compose import LearningRateSchedule, within
+from keras_decay._compose import LearningRateSchedule, rate_of, within
+from keras_decay._operations import NUMBER
 from keras_decay._schedules import register
 
 CHECKED = "keras_decay_checked"
@@ -26,7 +28,7 @@ def learning_rates(optimizer: Any, last_step: bool = False) -> dict[str, float]:
     for leaf in _keras.leaf_optimizers(optimizer):
         rate = _keras.learning_rate(leaf)
         if isinstance(rate, LearningRateSchedule):
-            rate = rate(max(_steps_done(leaf) - last_step, 0))
+            rate = np.float32(rate_of(rate, max(_steps_done(leaf) - last_step, 0), NUMBER))
         elif not _keras.is_variable(rate):
             rate = leaf.learning_rate
         name = f"learning_rate_{leaf.name}" if several else "learning_rate"

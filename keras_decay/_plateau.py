@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from keras_decay import _checks, _keras
-from keras_decay._backend import commit, to_numpy, variable_scope
+from keras_decay._backend import pass_to_step, to_numpy, variable_scope
 from keras_decay._compose import LearningRateSchedule
 from keras_decay._logging import RateCallback, learning_rates, warn
 from keras_decay._memory import PlateauMemory, memory_of, scales_of
@@ -212,6 +212,10 @@ class PlateauDecay(RateCallback):
         self._memory.scales = scales_of(optimizer)
         self._memory.write(self._memory.memory)
         self._memory.owner = id(self)
+        if self._memory.scales:
+            stale |= pass_to_step(
+                model, lambda: [scale.scalar for scale in scales_of(model.optimizer)]
+            )
         # A step that was compiled before holds the schedule as it was.
         if stale and getattr(model, "train_function", None) is not None:
             model.make_train_function(force=True)
@@ -229,7 +233,7 @@ class PlateauDecay(RateCallback):
                         rate = leaf.learning_rate = PlateauScale(rate)
                 changed |= rate.min_learning_rate != self.min_learning_rate
                 rate.min_learning_rate = self.min_learning_rate
-                changed |= rate.place(_keras.step_counter(leaf))
+                changed |= rate.scalar.place(_keras.step_counter(leaf))
             elif not _keras.is_variable(rate):
                 must = "a float or a `LearningRateSchedule`"
                 _checks.fail("learning_rate", rate, must, TypeError)
@@ -291,8 +295,6 @@ class PlateauDecay(RateCallback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
         attached = self._attached()
-        if attached.scales:
-            commit(_keras.step_variables(self.model))
         last = attached.memory.epoch
         restored = attached.loaded
         if (restored or self._loaded_before) and last is not None:

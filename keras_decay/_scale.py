@@ -87,21 +87,17 @@ class PlateauScale(HostSchedule):
             reductions=reductions,
             epoch=epoch,
         )
-        self._scale = HostScalar(self.memory.scale)
+        self.scalar = HostScalar(self.memory.scale)
 
     def follow(self, memory: Memory) -> None:
         """Takes on `memory`, also for the steps that are compiled already."""
         self.memory = memory
-        if memory.scale != self._scale.value:
-            self._scale.assign(memory.scale)
-
-    def place(self, variable: Any) -> bool:
-        """Puts the scale on the devices of a variable; returns whether that moved it."""
-        return self._scale.place(variable)
+        if memory.scale != self.scalar.value:
+            self.scalar.assign(memory.scale)
 
     def _rate(self, step: Any, xp: Operations) -> Any:
         base = rate_of(self.schedule, step, xp)
-        rate = base * xp.read(self._scale)
+        rate = base * xp.read(self.scalar)
         if self.min_learning_rate == 0.0:
             return rate
         return xp.maximum(rate, xp.minimum(base, self.min_learning_rate))

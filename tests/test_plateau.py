@@ -127,8 +127,8 @@ def test_a_reduction_does_not_trace_the_step_again():
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX's distinction")
 def test_jax_compiles_the_training_step_once():
-    """It compiles anew for arrays tied to a device, which a step with a scale returns, and which
-    the metrics are not when an epoch begins."""
+    """It would compile anew for arrays tied to a device, as a reference ties what a step returns,
+    and as the metrics are not when an epoch begins."""
     import jax
 
     steps = []
@@ -144,6 +144,50 @@ def test_jax_compiles_the_training_step_once():
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     assert len(steps) == 1
+
+
+class OwnMaker(keras.Sequential):
+    """A model that makes its training step itself."""
+
+    def make_train_function(self, force=False):
+        super().make_train_function(force)
+
+
+@pytest.mark.parametrize("kind", [keras.Sequential, OwnMaker, "patched"])
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="the reference is JAX's")
+def test_on_jax_only_a_step_that_keras_does_not_make_reads_the_reference(kind):
+    """It would dispatch the step from Python; the step's own function stays the model's own."""
+    reads, calls = [], []
+    schedule = StepDecay(0.1, 0.5, 99, steps_per_epoch=STEPS_PER_EPOCH)
+    network = model(schedule)
+    if kind is OwnMaker:
+        network = OwnMaker(network.layers)
+        network.compile(keras.optimizers.SGD(schedule, momentum=0.9), "mse")
+    if kind == "patched":
+        own = network.train_step
+        network.train_step = lambda *arguments: calls.append(1) or own(*arguments)
+    patched = network.train_step
+    plateau = PlateauDecay(patience=1)
+    plateau.attach(network)
+
+    class Watched:
+        def __init__(self, reference):
+            self.reference = reference
+
+        def __getitem__(self, index):
+            reads.append(index)
+            return self.reference[index]
+
+        def __setitem__(self, index, value):
+            self.reference[index] = value
+
+    scalar = network.optimizer._learning_rate.scalar
+    scalar._reference = Watched(scalar._reference)
+    fit(network, [plateau], epochs=3, values=FLAT)
+    assert_close(network.get_weights(), weights_trained_at([0.1, 0.1, 0.01]))
+    assert bool(reads) is (kind is OwnMaker)
+    assert bool(calls) is (kind == "patched")
+    assert network.train_step == patched
 
 
 def test_a_step_compiled_in_an_earlier_fit_follows_the_plateau():
@@ -419,7 +463,7 @@ def test_a_jax_without_mutable_references_is_a_clear_error(monkeypatch):
 
     monkeypatch.delattr(jax, "new_ref")
     with pytest.raises(ImportError, match=r"needs JAX 0\.7\.2 or later.*Received: JAX"):
-        PlateauScale(0.1)
+        PlateauDecay().attach(model(PlateauScale(0.1)))
     PlateauDecay().attach(model(0.1))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -197,10 +198,11 @@ def test_dynamo_compiles_the_schedules_without_a_break(milestones):
     """On torch `jit_compile=True` compiles them; the scale changes without a recompilation."""
     scaled = PlateauScale(StepDecay(0.1, 0.5, milestones, steps_per_epoch=2))
     function = compiled(lambda step: scaled(step))
+    PlateauDecay().attach(SimpleNamespace(optimizer=keras.optimizers.SGD(scaled)))
     steps = keras.ops.convert_to_tensor(np.arange(8), "int32")
     before = keras.ops.convert_to_numpy(function(steps))
     np.testing.assert_allclose(before, keras.ops.convert_to_numpy(scaled(np.arange(8))), rtol=1e-6)
-    scaled._scale.assign(0.5)
+    scaled.scalar.assign(0.5)
     np.testing.assert_allclose(keras.ops.convert_to_numpy(function(steps)), before / 2, rtol=1e-6)
 
 
