@@ -47,6 +47,18 @@ class Table:
             self._tensor = self._tensor.to(like.device)
         return self._tensor
 
+    def take(self, index: Any) -> Any:
+        """The values at indices that are all within the table."""
+        # `ops.take` looks for negative indices first: five operations more.
+        values = self.tensor(like=index)
+        if BACKEND == "tensorflow":
+            return tf.gather(values, index)
+        if BACKEND == "jax":
+            return values.at[index].get(mode="promise_in_bounds")
+        if BACKEND == "torch":
+            return torch.take(values, index.long())
+        return ops.take(values, index)
+
 
 class HostScalar:
     """A float32 number that the host writes and a compiled training step reads.

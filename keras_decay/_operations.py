@@ -132,7 +132,7 @@ class DEVICE:
 
     @staticmethod
     def lookup(table: Table, index: Any) -> Any:
-        return ops.take(table.tensor(like=index), index, axis=0)
+        return table.take(index)
 
     @staticmethod
     def read(scalar: HostScalar) -> Any:
