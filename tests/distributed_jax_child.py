@@ -5,37 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import time
 import warnings
 from pathlib import Path
 
 import jax
 import keras
 import numpy as np
+from distributed import RATES, ROWS, Record, plateau, result, strict_plateau
 from processes import emit
-from support import BATCH_SIZE, STEPS_PER_EPOCH, Metric, data
+from support import BATCH_SIZE, STEPS_PER_EPOCH, Metric, data, jax_step, write_back
 
-from keras_decay import (
-    InverseTimeDecay,
-    LearningRateLogger,
-    LinearWarmup,
-    PlateauDecay,
-    PlateauScale,
-    StepDecay,
-)
+from keras_decay import LearningRateLogger, PlateauScale
 
 EPOCHS = 6
 HALF = EPOCHS // 2
-STEPS = {"steps_per_epoch": STEPS_PER_EPOCH}
-RATES = {
-    "float": lambda: 0.05,
-    "constant": lambda: PlateauScale(0.05),
-    "step": lambda: StepDecay(0.05, 0.5, 2, **STEPS),
-    "warmup": lambda: LinearWarmup(InverseTimeDecay(0.05, 0.1, **STEPS), 2, **STEPS),
-}
-# A metric of each process. Each row alone would lead to other reductions than their mean.
-ROWS = [[4.0, 5.0, 1.5, 0.0, 4.0, 2.5], [4.0, 1.0, 5.5, 4.0, 0.0, 2.5]]
-MEAN = [4.0, 3.0, 3.5, 2.0, 2.0, 2.5]
 # `val_loss` has its best value in the second epoch.
 BEST_SECOND = [3.0, 2.0, 4.0, 4.0, 4.0, 4.0]
 
@@ -48,11 +31,6 @@ def network(rate, seed=0, **compile_arguments):
     model.compile(keras.optimizers.SGD(rate, momentum=0.9), "mse", **compile_arguments)
     model.optimizer.build(model.trainable_variables)
     return model
-
-
-def plateau(**arguments):
-    """One that finds nothing good enough, whatever the losses: it reduces every other epoch."""
-    return PlateauDecay(**{"factor": 0.5, "patience": 2, "min_delta": 100.0, **arguments})
 
 
 def share(array):
@@ -77,24 +55,18 @@ def train(model, callbacks, *, epochs=EPOCHS, values=None, **arguments):
         shuffle=False,
         **arguments,
     ).history
-    return {"rates": history["learning_rate"], **result(model)}
+    return {"rates": history["learning_rate"], **result(model), "called": called(model)}
 
 
-def result(model):
-    optimizer = model.optimizer
-    rate = optimizer._learning_rate
-    called = rate(optimizer.iterations) if callable(rate) else rate.value
-    return {
-        "next": float(optimizer.learning_rate),
-        "called": float(called),
-        "weights": [weights.tolist() for weights in model.get_weights()],
-    }
+def called(model):
+    """The next rate, from the schedule itself."""
+    rate = model.optimizer._learning_rate
+    return float(rate(model.optimizer.iterations) if callable(rate) else rate.value)
 
 
 def loop(model, callback, values):
     """The training loop of Keras's guide for JAX, over whatever devices there are."""
     callback.attach(model)
-    loss_function = keras.losses.MeanSquaredError()
     distribution = keras.distribution.distribution()
 
     def placed(array):
@@ -103,19 +75,7 @@ def loop(model, callback, values):
         layout = distribution.get_data_layout(array.shape).backend_layout
         return jax.make_array_from_process_local_data(layout, array)
 
-    def loss_of(trainable, non_trainable, x, y):
-        prediction, non_trainable = model.stateless_call(trainable, non_trainable, x, training=True)
-        return loss_function(y, prediction), non_trainable
-
-    @jax.jit
-    def step(state, x, y):
-        trainable, non_trainable, optimizer = state
-        gradient = jax.value_and_grad(loss_of, has_aux=True)
-        (_, non_trainable), gradients = gradient(trainable, non_trainable, x, y)
-        trainable, optimizer = model.optimizer.stateless_apply(optimizer, gradients, trainable)
-        return trainable, non_trainable, optimizer
-
-    groups = model.trainable_variables, model.non_trainable_variables, model.optimizer.variables
+    step, groups = jax_step(model, keras.losses.MeanSquaredError())
     x, y = map(share, data(0))
     rates = []
     for epoch in range(EPOCHS):
@@ -123,11 +83,9 @@ def loop(model, callback, values):
         state = [[variable.value for variable in group] for group in groups]
         for rows in np.split(np.arange(len(x)), STEPS_PER_EPOCH):
             state = step(state, placed(x[rows]), placed(y[rows]))
-        for group, group_values in zip(groups, state, strict=True):
-            for variable, value in zip(group, group_values, strict=True):
-                variable.assign(value)
+        write_back(groups, state)
         callback.update(values[epoch], epoch)
-    return {"rates": rates, **result(model)}
+    return {"rates": rates, **result(model), "called": called(model)}
 
 
 class StepCompilations(logging.Handler):
@@ -223,10 +181,10 @@ def processes(folder):
 
     own = ROWS[jax.process_index()]
     for name in ("float", "step"):
-        callback = plateau(patience=1, min_delta=1e-4)
+        callback = strict_plateau()
         record = train(network(RATES[name]()), [callback], values=own)
         emit({"name": f"{name} by the mean", "best": callback.state["best"], **record})
-    callback = plateau(patience=1, min_delta=1e-4)
+    callback = strict_plateau()
     emit({"name": "loop", **loop(network(RATES["step"]()), callback, own)})
 
     callback = plateau()
@@ -234,14 +192,6 @@ def processes(folder):
         train(network(RATES["step"]()), [Alone(callback), callback])
     except RuntimeError as error:
         emit({"name": "one alone", "error": str(error)})
-
-
-class Record(keras.callbacks.Callback):
-    """What an epoch leaves behind, listed after the plateau and before the backup."""
-
-    def on_epoch_end(self, epoch, logs=None):
-        emit({"epoch": epoch, "rate": logs["learning_rate"], **result(self.model)})
-        time.sleep(0.2)  # For the kill to find the run in its middle.
 
 
 class BackupByTheFirst(keras.callbacks.BackupAndRestore):

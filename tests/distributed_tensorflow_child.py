@@ -5,30 +5,20 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import keras
 import tensorflow as tf
+from distributed import MEAN, RATES, ROWS, Record, plateau, result
 from processes import emit
-from support import BATCH_SIZE, STEPS_PER_EPOCH, Metric, data, number
+from support import BATCH_SIZE, Metric, data, number
 
-from keras_decay import InverseTimeDecay, LinearWarmup, PlateauDecay, PlateauScale, StepDecay
+from keras_decay import PlateauScale
 
 EPOCHS = 4
 HALF = EPOCHS // 2
-STEPS = {"steps_per_epoch": STEPS_PER_EPOCH}
-RATES = {
-    "float": lambda: 0.05,
-    "constant": lambda: PlateauScale(0.05),
-    "step": lambda: StepDecay(0.05, 0.5, 2, **STEPS),
-    "warmup": lambda: LinearWarmup(InverseTimeDecay(0.05, 0.1, **STEPS), 2, **STEPS),
-}
-# A metric of each process. Each row alone would lead to other reductions than their mean.
-ROWS = [[4.0, 5.0, 1.5, 0.0], [4.0, 1.0, 5.5, 4.0]]
-MEAN = [4.0, 3.0, 3.5, 2.0]
 
 
 @keras.saving.register_keras_serializable()
@@ -81,11 +71,9 @@ def several_workers(strategy):
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
-def plateau(**arguments):
-    """One that finds nothing good enough, whatever the losses: it reduces every epoch but the
-    first."""
-    arguments = {"factor": 0.5, "patience": 1, "min_delta": 100.0, **arguments}
-    return PlateauDecay("loss", **arguments)
+def loss_plateau(**arguments):
+    """One that reduces every epoch but the first."""
+    return plateau(monitor="loss", patience=1, **arguments)
 
 
 def train(model, strategy, callbacks, *, epochs=EPOCHS, values=None, **arguments):
@@ -111,13 +99,6 @@ def train(model, strategy, callbacks, *, epochs=EPOCHS, values=None, **arguments
         "scales": history.get("learning_rate_scale"),
         "traces": traces.counts,
         **result(model),
-    }
-
-
-def result(model):
-    return {
-        "next": number(model.optimizer.learning_rate),
-        "weights": [weights.tolist() for weights in model.get_weights()],
     }
 
 
@@ -156,11 +137,11 @@ def devices(folder):
     early = PlateauScale(0.05)
     rates = {name: RATES[name] for name in ("float", "constant", "warmup")}
     for name, rate in {**rates, "early constant": lambda: early}.items():
-        emit({"name": name, **train(network(rate, strategy), strategy, [plateau()])})
+        emit({"name": name, **train(network(rate, strategy), strategy, [loss_plateau()])})
 
-    callback = plateau()
+    callback = loss_plateau()
     model = network(RATES["step"], strategy)
-    first = train(model, strategy, [plateau()], epochs=HALF)
+    first = train(model, strategy, [loss_plateau()], epochs=HALF)
     model.save(folder / "two.keras")
     record = train(model, strategy, [callback], initial_epoch=HALF)
     for name in ("rates", "scales", "traces"):
@@ -171,16 +152,16 @@ def devices(folder):
     with strategy.scope():
         model = keras.models.load_model(folder / "one.keras")
     loaded = result(model)["next"]
-    record = train(model, strategy, [plateau()], initial_epoch=HALF)
+    record = train(model, strategy, [loss_plateau()], initial_epoch=HALF)
     emit({"name": "load", "loaded": loaded, **record})
 
     for seed, epochs in ((0, HALF), (1, EPOCHS)):
         backup = keras.callbacks.BackupAndRestore(folder / "backup", delete_checkpoint=False)
         model = network(RATES["step"], strategy, seed)
-        record = train(model, strategy, [plateau(), backup], epochs=epochs)
+        record = train(model, strategy, [loss_plateau(), backup], epochs=epochs)
     emit({"name": "backup", **record})
 
-    callback = plateau(min_delta=1e-4)
+    callback = loss_plateau(min_delta=1e-4)
     emit({"name": "loop", **loop(network(RATES["step"], strategy), strategy, callback, MEAN)})
 
 
@@ -200,19 +181,19 @@ def workers(folder):
     """Several processes."""
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     model = network(RATES["warmup"], strategy)
-    emit({"name": "warmup", **train(model, strategy, [plateau()], validation_data=data(1))})
+    emit({"name": "warmup", **train(model, strategy, [loss_plateau()], validation_data=data(1))})
 
     own = ROWS[int(os.environ["RANK"])]
-    callback = plateau(min_delta=1e-4)
+    callback = loss_plateau(min_delta=1e-4)
     record = train(network(RATES["float"], strategy), strategy, [callback], values=own)
     emit({"name": "float", "best": callback.state["best"], **record})
-    callback = plateau(min_delta=1e-4)
+    callback = loss_plateau(min_delta=1e-4)
     emit({"name": "loop", **loop(network(RATES["step"], strategy), strategy, callback, own)})
 
-    model, callback = network(RATES["float"], strategy), plateau()
+    model, callback = network(RATES["float"], strategy), loss_plateau()
     change = SecondAlone(lambda: setattr(model.optimizer, "learning_rate", 0.01))
     emit({"name": "rate alone", "error": error_of(model, strategy, [callback, change])})
-    model, callback = network(RATES["step"], strategy), plateau()
+    model, callback = network(RATES["step"], strategy), loss_plateau()
     change = SecondAlone(callback.reset)
     emit({"name": "scale alone", "error": error_of(model, strategy, [callback, change])})
 
@@ -222,14 +203,6 @@ def error_of(*arguments):
         train(*arguments)
     except RuntimeError as error:
         return str(error)
-
-
-class Record(keras.callbacks.Callback):
-    """What an epoch leaves behind, listed after the plateau and before the backup."""
-
-    def on_epoch_end(self, epoch, logs=None):
-        emit({"epoch": epoch, "rate": logs["learning_rate"], **result(self.model)})
-        time.sleep(0.2)  # For the kill to find the run in its middle.
 
 
 class BackupByTheFirst(keras.callbacks.BackupAndRestore):
@@ -250,7 +223,7 @@ def backup(folder):
     started_before = any(folder.iterdir())
     restore = BackupByTheFirst(folder, delete_checkpoint=False)
     model = network(RATES["step"], strategy, seed=started_before)
-    train(model, strategy, [plateau(), Record(), restore])
+    train(model, strategy, [loss_plateau(), Record(), restore])
 
 
 if __name__ == "__main__":

@@ -11,24 +11,15 @@ from pathlib import Path
 
 import keras
 import torch
+from distributed import RATES, ROWS, Record, plateau, result, strict_plateau
 from processes import emit
-from support import BATCH_SIZE, STEPS_PER_EPOCH, Metric, data
+from support import BATCH_SIZE, Metric, data
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
-
-from keras_decay import PlateauDecay, PlateauScale, StepDecay
 
 RANK = int(os.environ.get("RANK", "0"))
 COUNT = int(os.environ.get("WORLD_SIZE", "1"))
 EPOCHS = 6
-RATES = {
-    "float": lambda: 0.05,
-    "constant": lambda: PlateauScale(0.05),
-    "step": lambda: StepDecay(0.05, 0.5, 2, steps_per_epoch=STEPS_PER_EPOCH),
-}
-# A metric of each process. Each row alone would lead to other reductions than their mean.
-ROWS = [[4.0, 5.0, 1.5, 0.0, 4.0, 2.5], [4.0, 1.0, 5.5, 4.0, 0.0, 2.5]]
-MEAN = [4.0, 3.0, 3.5, 2.0, 2.0, 2.5]
 
 
 class Network(keras.Sequential):
@@ -65,16 +56,6 @@ def network(rate, seed=0):
     return model
 
 
-def plateau(**arguments):
-    """One that finds nothing good enough, whatever the losses: it reduces every other epoch."""
-    return PlateauDecay(**{"factor": 0.5, "patience": 2, "min_delta": 100.0, **arguments})
-
-
-def strict_plateau():
-    """One that takes every improvement for one."""
-    return plateau(patience=1, min_delta=1e-4)
-
-
 def share(array):
     """The rows of each batch that this process trains on."""
     batches = array.reshape(-1, COUNT, BATCH_SIZE // COUNT, *array.shape[1:])
@@ -99,13 +80,6 @@ def fit(model, callbacks, values=None):
     return {"rates": history["learning_rate"], "val_loss": values, **result(model)}
 
 
-def result(model):
-    return {
-        "next": float(model.optimizer.learning_rate),
-        "weights": [weights.tolist() for weights in model.get_weights()],
-    }
-
-
 def loop(model, callback, values=None):
     """The training loop of Keras's guide for torch, on all processes together."""
     callback.attach(model)
@@ -114,11 +88,12 @@ def loop(model, callback, values=None):
     size = BATCH_SIZE // COUNT
     rates, observed = [], []
     for epoch in range(EPOCHS):
-        rates.append(float(model.optimizer.learning_rate))
         for start in range(0, len(x), size):
+            rate = float(model.optimizer.learning_rate)
             model.zero_grad()
             prediction = model.forward_on_all(x[start : start + size])
             model.apply_gradients_of(model.loss(y[start : start + size], prediction))
+        rates.append(rate)  # As in the logs: of the epoch's last step.
         own = model.evaluate(x_val, y_val, verbose=0) if values is None else values[epoch]
         callback.update(own, epoch)
         observed.append(own)
@@ -165,14 +140,6 @@ def several(folder):
     except RuntimeError:
         emit({"name": "one is silent", "seconds": time.monotonic() - start})
     os._exit(0)
-
-
-class Record(keras.callbacks.Callback):
-    """What an epoch leaves behind, listed after the plateau and before the backup."""
-
-    def on_epoch_end(self, epoch, logs=None):
-        emit({"epoch": epoch, "rate": logs["learning_rate"], **result(self.model)})
-        time.sleep(0.2)  # For the kill to find the run in its middle.
 
 
 def backup(folder):

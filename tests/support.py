@@ -68,6 +68,38 @@ def model(learning_rate=0.1, *, optimizer=None, seed=0, metrics=(), **compile_ar
     return network
 
 
+def jax_step(network, loss_function):
+    """A training step as in Keras's guide for JAX, and the variables that make up its state."""
+    import jax
+
+    def loss_of(trainable, non_trainable, x, y):
+        prediction, non_trainable = network.stateless_call(
+            trainable, non_trainable, x, training=True
+        )
+        return loss_function(y, prediction), non_trainable
+
+    @jax.jit
+    def step(state, x, y):
+        trainable, non_trainable, optimizer = state
+        gradient = jax.value_and_grad(loss_of, has_aux=True)
+        (_, non_trainable), gradients = gradient(trainable, non_trainable, x, y)
+        trainable, optimizer = network.optimizer.stateless_apply(optimizer, gradients, trainable)
+        return trainable, non_trainable, optimizer
+
+    return step, (
+        network.trainable_variables,
+        network.non_trainable_variables,
+        network.optimizer.variables,
+    )
+
+
+def write_back(groups, state):
+    """Assigns what a step on JAX returned to the variables."""
+    for group, values in zip(groups, state, strict=True):
+        for variable, value in zip(group, values, strict=True):
+            variable.assign(value)
+
+
 class Metric(keras.callbacks.Callback):
     """Puts given values of a metric, one an epoch, into the logs before other callbacks run."""
 

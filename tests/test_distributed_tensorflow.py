@@ -6,29 +6,18 @@ from functools import cache
 from pathlib import Path
 
 import keras
-import numpy as np
 import pytest
-from processes import run_together
+from distributed import MEAN, RATES, assert_weights, killed_and_started_again, records_of
 from support import BACKEND
 
 if BACKEND != "tensorflow":
     pytest.skip("needs TensorFlow", allow_module_level=True)
 
 import tensorflow as tf
-from distributed_tensorflow_child import (
-    EPOCHS,
-    HALF,
-    MEAN,
-    RATES,
-    loop,
-    network,
-    plateau,
-    train,
-)
+from distributed_tensorflow_child import EPOCHS, HALF, loop, loss_plateau, network, train
 
 CHILD = Path(__file__).with_name("distributed_tensorflow_child.py")
 ONE_DEVICE = tf.distribute.get_strategy()
-TIMEOUT = 240
 
 # In Keras 3.3.3 the weights of the replicas drift apart, with any optimizer and no callback.
 KEEPS_REPLICAS_EQUAL = hasattr(keras.src.losses.loss, "unscale_loss_for_distribution")
@@ -39,8 +28,7 @@ def assert_same(record, expected):
     for name in ("rates", "scales", "next"):
         assert record.get(name) == expected.get(name)
     if KEEPS_REPLICAS_EQUAL:
-        for a, b in zip(record["weights"], expected["weights"], strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+        assert_weights(record, expected)
 
 
 def the_same(first, second):
@@ -59,13 +47,13 @@ def rest(expected):
 @cache
 def on_one_device(rate):
     """What the run gives in this process, which has one device."""
-    return train(network(RATES[rate], ONE_DEVICE), ONE_DEVICE, [plateau()])
+    return train(network(RATES[rate], ONE_DEVICE), ONE_DEVICE, [loss_plateau()])
 
 
 @cache
 def loop_on_one_device():
     model = network(RATES["step"], ONE_DEVICE)
-    return loop(model, ONE_DEVICE, plateau(min_delta=1e-4), MEAN)
+    return loop(model, ONE_DEVICE, loss_plateau(min_delta=1e-4), MEAN)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +61,7 @@ def folder(tmp_path_factory):
     """With a model in it that was trained for `HALF` the epochs on one device."""
     path = tmp_path_factory.mktemp("files")
     model = network(RATES["step"], ONE_DEVICE)
-    train(model, ONE_DEVICE, [plateau()], epochs=HALF)
+    train(model, ONE_DEVICE, [loss_plateau()], epochs=HALF)
     model.save(path / "one.keras")
     return path
 
@@ -81,9 +69,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def two_devices(folder):
     """The records of one process with two devices, by name."""
-    (process,) = run_together(CHILD, "devices", folder, count=1, timeout=TIMEOUT)
-    assert process.status == 0, process.errors
-    return {record["name"]: record for record in process.records}
+    return records_of(CHILD, "devices", folder, count=1)[0]
 
 
 @pytest.mark.parametrize("rate", [*RATES, "early constant"])
@@ -112,7 +98,7 @@ def test_a_file_from_two_devices_goes_on_with_the_same_rates_on_one(two_devices,
     model = keras.models.load_model(folder / "two.keras")
     expected = on_one_device("step")
     assert float(model.optimizer.learning_rate) == expected["rates"][HALF]
-    record = train(model, ONE_DEVICE, [plateau()], initial_epoch=HALF)
+    record = train(model, ONE_DEVICE, [loss_plateau()], initial_epoch=HALF)
     assert_same(record, rest(expected))
 
 
@@ -129,11 +115,8 @@ def test_a_loop_over_two_devices_follows_the_rates_of_one(two_devices):
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
     """The records of two processes: by name, a pair."""
-    both = run_together(CHILD, "workers", tmp_path_factory.mktemp("two"), timeout=TIMEOUT)
-    for process in both:
-        assert process.status == 0, process.errors
-    first, second = (process.records for process in both)
-    return {a["name"]: (a, b) for a, b in zip(first, second, strict=True)}
+    first, second = records_of(CHILD, "workers", tmp_path_factory.mktemp("two"))
+    return {name: (first[name], second[name]) for name in first}
 
 
 def test_two_processes_follow_the_rates_of_one_device(two_processes):
@@ -148,7 +131,7 @@ def test_processes_decide_by_the_mean_of_their_metrics(two_processes):
     record = the_same(*two_processes["float"])
     assert record["best"] == 2.0
     model = network(RATES["float"], ONE_DEVICE)
-    assert_same(record, train(model, ONE_DEVICE, [plateau(min_delta=1e-4)], values=MEAN))
+    assert_same(record, train(model, ONE_DEVICE, [loss_plateau(min_delta=1e-4)], values=MEAN))
 
 
 def test_a_loop_of_two_processes_follows_the_rates_of_one_device(two_processes):
@@ -165,18 +148,8 @@ def test_a_process_that_changes_its_rate_alone_is_an_error_on_all(two_processes,
 
 
 def test_two_processes_that_were_killed_go_on_as_if_they_had_not_been(tmp_path):
-    """One is killed; that ends the other, by itself. Then both start again, from what the first
-    one alone has written."""
+    """From what the first one alone has written."""
     expected = on_one_device("step")
-    survivor, killed = run_together(CHILD, "backup", tmp_path, kill=(1, 2), timeout=TIMEOUT)
-    assert killed.status == -9, killed.errors
-    assert 1 < len(killed.records) < EPOCHS
-    assert survivor.status not in (0, -9)
-    assert "Collective ops is aborted" in survivor.errors
-    again = run_together(CHILD, "backup", tmp_path, timeout=TIMEOUT)
-    for process in again:
-        assert process.status == 0, process.errors
-        epochs = {record["epoch"]: record for record in [*killed.records, *process.records]}
-        assert min(record["epoch"] for record in process.records) > 0
-        rates = [epochs[epoch]["rate"] for epoch in range(EPOCHS)]
-        assert_same({**expected, **epochs[EPOCHS - 1], "rates": rates}, expected)
+    error = ["Collective ops is aborted"]
+    for end in killed_and_started_again(CHILD, tmp_path, EPOCHS, error):
+        assert_same({**expected, **end}, expected)

@@ -7,24 +7,30 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import run_together
+from distributed import (
+    MEAN,
+    RATES,
+    assert_weights,
+    killed_and_started_again,
+    plateau,
+    records_of,
+    strict_plateau,
+)
 from support import BACKEND
 
 if BACKEND != "torch":
     pytest.skip("needs torch", allow_module_level=True)
 
-from distributed_torch_child import EPOCHS, MEAN, RATES, fit, loop, network, plateau, strict_plateau
+from distributed_torch_child import EPOCHS, fit, loop, network
 
 CHILD = Path(__file__).with_name("distributed_torch_child.py")
-TIMEOUT = 240
 
 
 def assert_same(record, expected):
     """The very rates of the run in one process, and its weights but for the order of sums."""
     assert record["rates"] == expected["rates"]
     assert record["next"] == expected["next"]
-    for a, b in zip(record["weights"], expected["weights"], strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    assert_weights(record, expected)
 
 
 @cache
@@ -35,10 +41,7 @@ def in_one_process(rate):
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
     """The records of two processes: by name, a pair."""
-    both = run_together(CHILD, "several", tmp_path_factory.mktemp("two"), timeout=TIMEOUT)
-    for process in both:
-        assert process.status == 0, process.errors
-    first, second = ({record["name"]: record for record in each.records} for each in both)
+    first, second = records_of(CHILD, "several", tmp_path_factory.mktemp("two"))
     return {name: (record, second.get(name)) for name, record in first.items()}
 
 
@@ -80,18 +83,6 @@ def test_a_process_that_falls_silent_is_an_error_in_the_time_of_the_group(two_pr
 
 
 def test_two_processes_that_were_killed_go_on_as_if_they_had_not_been(tmp_path):
-    """One is killed; that ends the other, by itself. Then both start again, from what the first
-    one alone has written."""
-    expected = in_one_process("step")
-    survivor, killed = run_together(CHILD, "backup", tmp_path, timeout=TIMEOUT, kill=(1, 2))
-    assert killed.status == -9
-    assert 1 < len(killed.records) < EPOCHS
-    assert survivor.status == 1
-    assert "Connection" in survivor.errors
-    again = run_together(CHILD, "backup", tmp_path, timeout=TIMEOUT)
-    for process in again:
-        assert process.status == 0, process.errors
-        epochs = {record["epoch"]: record for record in [*killed.records, *process.records]}
-        assert min(record["epoch"] for record in process.records) > 0
-        rates = [epochs[epoch]["rate"] for epoch in range(EPOCHS)]
-        assert_same({**epochs[EPOCHS - 1], "rates": rates}, expected)
+    """From what the first one alone has written."""
+    for end in killed_and_started_again(CHILD, tmp_path, EPOCHS, error=["Connection"]):
+        assert_same(end, in_one_process("step"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from support import BACKEND, BATCH_SIZE, STEPS_PER_EPOCH, data, model, number
+from support import BACKEND, BATCH_SIZE, STEPS_PER_EPOCH, data, jax_step, model, number, write_back
 
 from keras_decay import PlateauDecay, PlateauScale, StepDecay
 
@@ -45,34 +45,12 @@ def train_torch(network, after_epoch):
 
 
 def train_jax(network, after_epoch):
-    import jax
-
-    def loss_of(trainable, non_trainable, x, y):
-        prediction, non_trainable = network.stateless_call(
-            trainable, non_trainable, x, training=True
-        )
-        return loss_function(y, prediction), non_trainable
-
-    @jax.jit
-    def step(state, x, y):
-        trainable, non_trainable, optimizer = state
-        gradient = jax.value_and_grad(loss_of, has_aux=True)
-        (_, non_trainable), gradients = gradient(trainable, non_trainable, x, y)
-        trainable, optimizer = network.optimizer.stateless_apply(optimizer, gradients, trainable)
-        return trainable, non_trainable, optimizer
-
-    groups = (
-        network.trainable_variables,
-        network.non_trainable_variables,
-        network.optimizer.variables,
-    )
+    step, groups = jax_step(network, loss_function)
     for epoch in range(EPOCHS):
         state = [[v.value for v in group] for group in groups]
         for x, y in batches():
             state = step(state, x, y)
-        for group, values in zip(groups, state, strict=True):
-            for variable, value in zip(group, values, strict=True):
-                variable.assign(value)
+        write_back(groups, state)
         after_epoch(epoch)
 
 
