@@ -59,6 +59,9 @@ class PlateauDecay(RateCallback):
     Put it before `BackupAndRestore` and `ModelCheckpoint` in the list of callbacks, so that
     they save the epoch's observation too.
 
+    Where several processes train the model together, an observation is the mean of their
+    values, so all of them decide the same; do on every process what you do on one.
+
     When training begins it warns, as `LearningRateLogger` does, of a schedule whose
     `steps_per_epoch` is not the run's and of one that starts over.
 
@@ -91,6 +94,7 @@ class PlateauDecay(RateCallback):
             `LearningRateSchedule`.
         ValueError: an argument out of its range; `mode="auto"` and a metric that declares no
             direction; two `PlateauDecay` on one optimizer.
+        RuntimeError: processes that train the model together and have different rates.
 
     Example:
 
@@ -194,6 +198,11 @@ class PlateauDecay(RateCallback):
 
         Args:
             model: A compiled model, or any object with an `optimizer`.
+
+        Raises:
+            TypeError: a learning rate that is neither a float nor a `LearningRateSchedule`.
+            ValueError: no optimizer.
+            ImportError: a schedule, on a JAX before 0.7.2.
         """
         optimizer = getattr(model, "optimizer", None)
         if optimizer is None:
@@ -242,12 +251,20 @@ class PlateauDecay(RateCallback):
     def update(self, value: Any, epoch: int | None = None) -> bool:
         """Takes one observation, as `fit` does at the end of an epoch.
 
+        Where several processes train the model together, each of them calls it, with its own
+        value, and waits for the others: what counts is the mean.
+
         Args:
             value: The metric: a number, or a scalar array or tensor.
             epoch: Int or `None`, the epoch (from 0), for `start_from_epoch`.
 
         Returns:
             Whether the learning rate was reduced.
+
+        Raises:
+            RuntimeError: no `attach` before; processes whose rates or memories differ.
+            ValueError: `mode="auto"` and a metric that declares no direction; another
+                `PlateauDecay` has taken hold of the optimizer.
         """
         attached = self._owned()
         if epoch is not None and epoch < self.start_from_epoch:

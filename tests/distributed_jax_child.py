@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import warnings
@@ -13,7 +12,15 @@ import keras
 import numpy as np
 from distributed import RATES, ROWS, Record, plateau, result, strict_plateau
 from processes import emit
-from support import BATCH_SIZE, STEPS_PER_EPOCH, Metric, data, jax_step, write_back
+from support import (
+    BATCH_SIZE,
+    STEPS_PER_EPOCH,
+    Metric,
+    data,
+    jax_compilations,
+    jax_step,
+    write_back,
+)
 
 from keras_decay import LearningRateLogger, PlateauScale
 
@@ -88,21 +95,6 @@ def loop(model, callback, values):
     return {"rates": rates, **result(model), "called": called(model)}
 
 
-class StepCompilations(logging.Handler):
-    """Counts how often XLA has compiled a training step."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-        jax.config.update("jax_log_compiles", True)
-        logger = logging.getLogger("jax")
-        logger.addHandler(self)
-        logger.propagate = False
-
-    def emit(self, record):
-        self.count += record.getMessage().startswith("Finished XLA compilation of jit(train_step)")
-
-
 def data_parallel():
     return keras.distribution.DataParallel(auto_shard_dataset=False)
 
@@ -117,7 +109,6 @@ def model_parallel():
 
 def devices(folder):
     """One process, several devices. `one.keras` in the folder was trained on one."""
-    compilations = StepCompilations()
     for distribution in (model_parallel, data_parallel):
         keras.distribution.set_distribution(None)
         early = {f"early {name}": PlateauScale(RATES[name]()) for name in ("float", "step")}
@@ -125,13 +116,13 @@ def devices(folder):
         rates = {name: build() for name, build in RATES.items()}
         for name, rate in {**rates, **early}.items():
             model = network(rate)
-            before = compilations.count
-            record = train(model, [plateau()])
+            with jax_compilations("train_step") as compilations:
+                record = train(model, [plateau()])
             kernel = model.get_layer("hidden").kernel.value
             emit(
                 {
                     "name": f"{distribution.__name__} {name}",
-                    "compilations": compilations.count - before,
+                    "compilations": len(compilations),
                     "devices": len(kernel.sharding.device_set),
                     "shard": kernel.addressable_shards[0].data.shape,
                     **record,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+
 import keras
 import numpy as np
 
@@ -91,6 +94,28 @@ def jax_step(network, loss_function):
         network.non_trainable_variables,
         network.optimizer.variables,
     )
+
+
+@contextlib.contextmanager
+def jax_compilations(name):
+    """A list that gets an item whenever JAX compiles a function of that name."""
+    import jax
+
+    compilations = []
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            message = record.getMessage()
+            if message.startswith(f"Finished XLA compilation of jit({name})"):
+                compilations.append(message)
+
+    logger, handler = logging.getLogger("jax"), Handler()
+    logger.addHandler(handler)
+    try:
+        with jax.log_compiles():
+            yield compilations
+    finally:
+        logger.removeHandler(handler)
 
 
 def write_back(groups, state):

@@ -10,7 +10,17 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from support import BATCH_SIZE, STEPS_PER_EPOCH, data, fit, in_step, model, number, on_host
+from support import (
+    BATCH_SIZE,
+    STEPS_PER_EPOCH,
+    data,
+    fit,
+    in_step,
+    jax_compilations,
+    model,
+    number,
+    on_host,
+)
 
 from keras_decay import InverseTimeDecay, PlateauDecay, PlateauScale, StepDecay
 
@@ -129,21 +139,10 @@ def test_a_reduction_does_not_trace_the_step_again():
 def test_jax_compiles_the_training_step_once():
     """It would compile anew for arrays tied to a device, as a reference ties what a step returns,
     and as the metrics are not when an epoch begins."""
-    import jax
-
-    steps = []
-
-    def listen(event, seconds, fun_name="", **_):
-        if "backend_compile" in event and "train_step" in fun_name:
-            steps.append(fun_name)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        schedule = StepDecay(0.1, 0.5, 99, steps_per_epoch=STEPS_PER_EPOCH)
+    schedule = StepDecay(0.1, 0.5, 99, steps_per_epoch=STEPS_PER_EPOCH)
+    with jax_compilations("train_step") as compilations:
         fit(model(schedule, metrics=["mae"]), [PlateauDecay(patience=1)], epochs=4, values=FLAT)
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
-    assert len(steps) == 1
+    assert len(compilations) == 1
 
 
 class OwnMaker(keras.Sequential):
