@@ -136,13 +136,17 @@ def test_a_reduction_does_not_trace_the_step_again():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX's distinction")
-def test_jax_compiles_the_training_step_once():
-    """It would compile anew for arrays tied to a device, as a reference ties what a step returns,
-    and as the metrics are not when an epoch begins."""
+def test_jax_compiles_the_training_step_as_often_as_with_a_constant_rate():
+    """Once, in a new Keras. It would compile anew for arrays tied to a device, as a reference
+    ties what a step returns, and as the metrics are not when an epoch begins."""
+    counts = []
     schedule = StepDecay(0.1, 0.5, 99, steps_per_epoch=STEPS_PER_EPOCH)
-    with jax_compilations("train_step") as compilations:
-        fit(model(schedule, metrics=["mae"]), [PlateauDecay(patience=1)], epochs=4, values=FLAT)
-    assert len(compilations) == 1
+    for rate, callbacks in ((0.1, []), (schedule, [PlateauDecay(patience=1)])):
+        with jax_compilations("train_step") as compilations:
+            history = fit(model(rate, metrics=["mae"]), callbacks, epochs=4, values=FLAT)
+        counts.append(len(compilations))
+    assert history["learning_rate"][-1] < 0.1
+    assert counts[1] == counts[0] > 0
 
 
 class OwnMaker(keras.Sequential):
