@@ -1,4 +1,4 @@
-"""The plateau's memory as a part of the optimizer, saved and loaded with its weights."""
+"""A plateau's hold on an optimizer: its schedules, scaled, and a memory saved with its weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_decay import _keras
+from keras_decay import _checks, _keras
+from keras_decay._backend import pass_to_step, variable_scope
+from keras_decay._compose import LearningRateSchedule
 from keras_decay._rule import Memory
 from keras_decay._scale import PlateauScale, checked_memory
 
@@ -63,21 +65,61 @@ class PlateauMemory(keras.layers.Layer):
         self.best_weights = [saved[f"best_weights_{index}"] for index in range(count)] or None
 
 
-def memory_of(optimizer: Any) -> PlateauMemory:
+def take_hold(model: Any, min_learning_rate: float) -> PlateauMemory:
+    """The memory of the model's optimizer, each of whose schedules a plateau now scales, down
+    to the floor."""
+    optimizer = model.optimizer
+    if getattr(model, "built", False) and not optimizer.built:
+        # A `MultiOptimizer` may know its optimizers only then.
+        with variable_scope(model):
+            optimizer.build(model.trainable_variables)
+    memory = _memory_of(optimizer)
+    stale = _scale_schedules(model, min_learning_rate)
+    memory.scales = _scales_of(optimizer)
+    memory.write(memory.memory)
+    if memory.scales:
+        stale |= pass_to_step(model, lambda: [each.scalar for each in _scales_of(model.optimizer)])
+    # A step that was compiled before holds the schedule as it was.
+    if stale and getattr(model, "train_function", None) is not None:
+        model.make_train_function(force=True)
+    return memory
+
+
+def _memory_of(optimizer: Any) -> PlateauMemory:
     """The memory of the optimizer: its own, that of its loaded schedule, or a fresh one."""
     attached: PlateauMemory | None = getattr(optimizer, ATTRIBUTE, None)
     if attached is None:
-        loaded = [scale.memory for scale in scales_of(optimizer)]
+        loaded = [scale.memory for scale in _scales_of(optimizer)]
         attached = PlateauMemory(loaded[0] if loaded else Memory())
         attached.loaded = bool(loaded)
         setattr(optimizer, ATTRIBUTE, attached)
     return attached
 
 
-def scales_of(optimizer: Any) -> list[PlateauScale]:
+def _scales_of(optimizer: Any) -> list[PlateauScale]:
     """The schedules of the optimizer, or of those inside it, that a plateau scales."""
     rates = map(_keras.learning_rate, _keras.leaf_optimizers(optimizer))
     return [rate for rate in rates if isinstance(rate, PlateauScale)]
+
+
+def _scale_schedules(model: Any, min_learning_rate: float) -> bool:
+    """Puts each schedule of the optimizer into a `PlateauScale` with the floor; returns whether
+    that changed any."""
+    changed = False
+    for leaf in _keras.leaf_optimizers(model.optimizer):
+        rate = _keras.learning_rate(leaf)
+        if isinstance(rate, LearningRateSchedule):
+            if not isinstance(rate, PlateauScale):
+                changed = True
+                with variable_scope(model):
+                    rate = leaf.learning_rate = PlateauScale(rate)
+            changed |= rate.min_learning_rate != min_learning_rate
+            rate.min_learning_rate = min_learning_rate
+            changed |= rate.scalar.place(_keras.step_counter(leaf))
+        elif not _keras.is_variable(rate):
+            must = "a float or a `LearningRateSchedule`"
+            _checks.fail("learning_rate", rate, must, TypeError)
+    return changed
 
 
 def _plain(number: float) -> float | int | None:

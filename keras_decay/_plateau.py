@@ -6,13 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from keras_decay import _checks, _keras
-from keras_decay._backend import pass_to_step, to_numpy, variable_scope
-from keras_decay._compose import LearningRateSchedule
+from keras_decay._backend import to_numpy
 from keras_decay._logging import RateCallback, learning_rates, warn
-from keras_decay._memory import PlateauMemory, memory_of, scales_of
+from keras_decay._memory import PlateauMemory, take_hold
 from keras_decay._processes import agreed
 from keras_decay._rule import Memory, Rule
-from keras_decay._scale import PlateauScale
 from keras_decay._schedules import register
 
 ONLY_ONE = (
@@ -212,41 +210,8 @@ class PlateauDecay(RateCallback):
             )
         if self.model is not model:
             super().set_model(model)
-        if getattr(model, "built", False) and not optimizer.built:
-            # A `MultiOptimizer` may know its optimizers only then.
-            with variable_scope(model):
-                optimizer.build(model.trainable_variables)
-        self._memory = memory_of(optimizer)
-        stale = self._scale_schedules(model)
-        self._memory.scales = scales_of(optimizer)
-        self._memory.write(self._memory.memory)
+        self._memory = take_hold(model, self.min_learning_rate)
         self._memory.owner = id(self)
-        if self._memory.scales:
-            stale |= pass_to_step(
-                model, lambda: [scale.scalar for scale in scales_of(model.optimizer)]
-            )
-        # A step that was compiled before holds the schedule as it was.
-        if stale and getattr(model, "train_function", None) is not None:
-            model.make_train_function(force=True)
-
-    def _scale_schedules(self, model: Any) -> bool:
-        """Puts each schedule of the optimizer into a `PlateauScale` with the floor of this
-        callback; returns whether that changed any."""
-        changed = False
-        for leaf in _keras.leaf_optimizers(model.optimizer):
-            rate = _keras.learning_rate(leaf)
-            if isinstance(rate, LearningRateSchedule):
-                if not isinstance(rate, PlateauScale):
-                    changed = True
-                    with variable_scope(model):
-                        rate = leaf.learning_rate = PlateauScale(rate)
-                changed |= rate.min_learning_rate != self.min_learning_rate
-                rate.min_learning_rate = self.min_learning_rate
-                changed |= rate.scalar.place(_keras.step_counter(leaf))
-            elif not _keras.is_variable(rate):
-                must = "a float or a `LearningRateSchedule`"
-                _checks.fail("learning_rate", rate, must, TypeError)
-        return changed
 
     def update(self, value: Any, epoch: int | None = None) -> bool:
         """Takes one observation, as `fit` does at the end of an epoch.
