@@ -49,15 +49,24 @@ class Table:
 
     def take(self, index: Any) -> Any:
         """The values at indices that are all within the table."""
-        # `ops.take` looks for negative indices first: five operations more.
+        # `ops.take` looks for negative indices first: five operations more, and JAX's own does
+        # so for signed ints.
         values = self.tensor(like=index)
         if BACKEND == "tensorflow":
             return tf.gather(values, index)
         if BACKEND == "jax":
-            return values.at[index].get(mode="promise_in_bounds")
+            return values.at[index.astype("uint32")].get(mode="promise_in_bounds")
         if BACKEND == "torch":
             return torch.take(values, index.long())
         return ops.take(values, index)
+
+
+def divide(counts: Any, divisor: int) -> Any:
+    """`counts // divisor`, for a tensor of ints that are not negative."""
+    # JAX's `//` looks at the signs: seven operations more.
+    if BACKEND == "jax":
+        return jax.lax.div(counts, counts.dtype.type(divisor))
+    return counts // divisor
 
 
 class HostScalar:

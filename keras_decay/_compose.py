@@ -108,14 +108,16 @@ class LinearWarmup(HostSchedule):
             "start_factor", start_factor, "a number in [0, 1]", at_least=0.0, at_most=1.0
         )
         self.name = _checks.string("name", name)
-        self._peak = float(rate_of(self.schedule, 0, NUMBER))
+        self._length = self.warmup_epochs * self.steps_per_epoch
+        peak = float(rate_of(self.schedule, 0, NUMBER))
+        self._start = peak * self.start_factor
+        self._rise = (peak - self._start) / max(self._length, 1)
 
     def _rate(self, step: Any, xp: Operations) -> Any:
-        length = self.warmup_epochs * self.steps_per_epoch
-        # Each branch is clamped to its own part, so that neither can overflow in the other's.
-        end = min(length, LAST_STEP)
-        done = xp.floating(xp.minimum(step, end)) / max(float(length), 1.0)
-        warmup = self._peak * (self.start_factor + (1.0 - self.start_factor) * done)
+        if self._length == 0:
+            return rate_of(self.schedule, step, xp)
+        end = min(self._length, LAST_STEP)
+        warmup = self._start + self._rise * xp.floating(step)
         return xp.where(step < end, warmup, rate_of(self.schedule, _since(step, end, xp), xp))
 
     def get_config(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from keras_decay._backend import (
     LAST_STEP,
     HostScalar,
     Table,
+    divide,
     rate_tensor,
     readable,
     to_int,
@@ -119,7 +120,7 @@ class DEVICE:
 
     @staticmethod
     def floor_divide(step: Any, period: int) -> Any:
-        return step // period if period <= LAST_STEP else step * 0
+        return divide(step, period) if period <= LAST_STEP else step * 0
 
     @staticmethod
     def count_reached(boundaries: Table, step: Any) -> Any:
