@@ -221,18 +221,28 @@ def to_numpy(tensor: Any) -> Any:
     return ops.convert_to_numpy(tensor)
 
 
-def to_int(tensor: Any) -> int:
-    """A scalar tensor or variable of ints as a Python int."""
+def to_number(tensor: Any) -> Any:
+    """A scalar tensor, variable or number as a Python number."""
     # On torch the array in between would take longer than the rest of a step's rate; what
-    # TensorFlow mirrors over devices is no `int` without it.
-    return int(tensor if BACKEND == "torch" else to_numpy(tensor))
+    # TensorFlow mirrors over devices is no number without it.
+    tensor = value_of(tensor)
+    if BACKEND == "torch" and isinstance(tensor, torch.Tensor):
+        return tensor.item()
+    return to_numpy(tensor).item()
+
+
+def to_tensor(number: float, dtype: str) -> Any:
+    """A Python number as a scalar tensor on the host."""
+    if BACKEND == "torch":
+        # For a training step: Keras's own conversion takes longer than a rate to compute.
+        return torch.scalar_tensor(number, dtype=getattr(torch, dtype))
+    return ops.convert_to_tensor(number, dtype)
 
 
 def rate_tensor(rate: Any, step: Any) -> Any:
     """A rate that the host computed for a step, as a float32 tensor."""
     if BACKEND == "torch" and isinstance(rate, float) and isinstance(step, torch.Tensor):
-        # The training step: Keras's own conversion takes longer than all that came before.
-        return torch.scalar_tensor(rate, dtype=torch.float32)
+        return to_tensor(rate, "float32")
     return ops.convert_to_tensor(np.asarray(rate, "float32"), "float32")
 
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_decay import _checks, _keras
-from keras_decay._backend import to_int, to_numpy
+from keras_decay._backend import to_number
 from keras_decay._compose import LearningRateSchedule, rate_of, within
 from keras_decay._operations import NUMBER
 from keras_decay._schedules import register
@@ -32,7 +32,7 @@ def learning_rates(optimizer: Any, last_step: bool = False) -> dict[str, float]:
         elif not _keras.is_variable(rate):
             rate = leaf.learning_rate
         name = f"learning_rate_{leaf.name}" if several else "learning_rate"
-        rates[name] = float(to_numpy(rate))
+        rates[name] = float(to_number(rate))
     return rates
 
 
@@ -93,7 +93,7 @@ def warn(message: str) -> None:
 
 
 def _steps_done(optimizer: Any) -> int:
-    return to_int(_keras.step_counter(optimizer))
+    return int(to_number(_keras.step_counter(optimizer)))
 
 
 def _schedules(optimizer: Any) -> list[Any]:

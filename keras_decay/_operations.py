@@ -27,8 +27,9 @@ from keras_decay._backend import (
     divide,
     rate_tensor,
     readable,
-    to_int,
+    to_number,
     to_numpy,
+    to_tensor,
     value_of,
 )
 
@@ -63,8 +64,7 @@ class NUMBER:
     @staticmethod
     def evaluate(schedule: Callable[[Any], Any], step: int) -> float:
         """The rate of a schedule that is not written against these operations."""
-        rate = schedule(ops.convert_to_tensor(step, _counter_for(step)))
-        return float(rate if isinstance(rate, (int, float)) else to_numpy(rate))
+        return float(to_number(schedule(to_tensor(step, _counter_for(step)))))
 
 
 class ARRAY:
@@ -159,7 +159,7 @@ def compute(formula: Callable[[Any, Any], Any], step: Any) -> Any:
     elif not readable(step):
         return formula(ops.cast(step, COUNTER), DEVICE)
     elif len(step.shape) == 0:
-        number = to_int(step)
+        number = to_number(step)
     else:
         number = to_numpy(step).astype(np.int64)
     rate = formula(number, NUMBER if isinstance(number, int) else ARRAY)

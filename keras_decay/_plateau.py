@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from keras_decay import _checks, _keras
-from keras_decay._backend import to_numpy
+from keras_decay._backend import to_number
 from keras_decay._logging import RateCallback, learning_rates, warn
 from keras_decay._memory import PlateauMemory, take_hold
 from keras_decay._processes import agreed
@@ -234,7 +234,7 @@ class PlateauDecay(RateCallback):
         attached = self._owned()
         if epoch is not None and epoch < self.start_from_epoch:
             return False
-        number = agreed(float(to_numpy(value)), self.model, attached.memory)
+        number = agreed(float(to_number(value)), self.model, attached.memory)
         memory, due = self._rule.observe(attached.memory, number, self._direction())
         if self.restore_best_weights and memory.best != attached.memory.best:
             attached.best_weights = self.model.get_weights()
@@ -375,7 +375,7 @@ class PlateauDecay(RateCallback):
         for leaf in _keras.leaf_optimizers(self.model.optimizer):
             rate = _keras.learning_rate(leaf)
             if _keras.is_variable(rate):
-                old = float(to_numpy(rate))
+                old = float(to_number(rate))
                 leaf.learning_rate = max(old * self.factor, min(old, self.min_learning_rate))
         attached.write(self._rule.reduce(memory))
         if learning_rates(self.model.optimizer) == rates:
