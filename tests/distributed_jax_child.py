@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import keras
 import numpy as np
-from distributed import RATES, ROWS, Record, plateau, result, strict_plateau
+from distributed import MEAN, RATES, ROWS, Record, plateau, result, strict_plateau
 from processes import emit
 from support import (
     BATCH_SIZE,
@@ -128,6 +128,12 @@ def devices(folder):
                     **record,
                 }
             )
+
+    used = PlateauScale(RATES["step"]())
+    keras.distribution.set_distribution(None)
+    plateau().attach(network(used))
+    keras.distribution.set_distribution(data_parallel())
+    emit({"name": "loop", **loop(network(used), strict_plateau(), MEAN)})
 
     model = network(RATES["step"]())
     train(model, [plateau()], epochs=HALF)

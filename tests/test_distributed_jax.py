@@ -77,6 +77,12 @@ def test_four_devices_follow_the_rates_of_one(four_devices, distribution, rate):
     assert record["shard"] == [3, 4 if distribution == "data_parallel" else 2]
 
 
+def test_a_loop_on_four_devices_follows_the_rates_of_one(four_devices):
+    """Also with a `PlateauScale` that a plateau scaled on one device before."""
+    expected = loop(network(RATES["step"]()), strict_plateau(), MEAN)
+    assert_same(four_devices["loop"], expected)
+
+
 @pytest.mark.parametrize("file", ["one", "several"])
 def test_a_file_goes_on_with_the_same_rates_on_four_devices(four_devices, file):
     """Whether it was saved on one device or on four."""

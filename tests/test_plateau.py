@@ -156,6 +156,13 @@ class OwnMaker(keras.Sequential):
         super().make_train_function(force)
 
 
+def with_own_maker(network):
+    """The same model, which now makes its training step itself."""
+    own = OwnMaker(network.layers)
+    own.compile(network.optimizer, network.loss)
+    return own
+
+
 @pytest.mark.parametrize("kind", ["plain", "patched", "own maker", "nnx"])
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="the reference is JAX's")
 def test_on_jax_only_a_step_that_keras_does_not_make_reads_the_reference(kind, monkeypatch):
@@ -167,8 +174,7 @@ def test_on_jax_only_a_step_that_keras_does_not_make_reads_the_reference(kind, m
     schedule = StepDecay(0.1, 0.5, 99, steps_per_epoch=STEPS_PER_EPOCH)
     network = model(schedule)
     if kind == "own maker":
-        network = OwnMaker(network.layers)
-        network.compile(keras.optimizers.SGD(schedule, momentum=0.9), "mse")
+        network = with_own_maker(network)
     if kind == "patched":
         own = network.train_step
         network.train_step = lambda *arguments: calls.append(1) or own(*arguments)
@@ -196,10 +202,15 @@ def test_on_jax_only_a_step_that_keras_does_not_make_reads_the_reference(kind, m
     assert network.train_step == patched
 
 
-def test_a_step_compiled_in_an_earlier_fit_follows_the_plateau():
-    """The step that knew the bare schedule is built anew, once."""
-    schedule = StepDecay(0.1, 0.5, 10, steps_per_epoch=STEPS_PER_EPOCH)
-    network = model(schedule)
+@pytest.mark.parametrize("change", [lambda network: network, with_own_maker], ids=["keras", "own"])
+@pytest.mark.parametrize(
+    "rate",
+    [lambda: StepDecay(0.1, 0.5, 10, steps_per_epoch=STEPS_PER_EPOCH), lambda: PlateauScale(0.1)],
+    ids=["bare", "scaled"],
+)
+def test_a_step_compiled_in_an_earlier_fit_follows_the_plateau(rate, change):
+    """The step that knew the schedule without one is built anew, whoever makes it."""
+    network = change(model(rate()))
     fit(network, epochs=1)
     fit(network, [PlateauDecay(patience=1)], epochs=3, values=FLAT)
     assert_close(network.get_weights(), weights_trained_at([0.1, 0.1, 0.1, 0.01]))
