@@ -63,7 +63,9 @@ class Table:
 
 def divide(counts: Any, divisor: int) -> Any:
     """`counts // divisor`, for a tensor of ints that are not negative."""
-    # JAX's `//` looks at the signs: seven operations more.
+    # The sign that `//` looks at takes seven operations more on JAX, and with XLA on TensorFlow.
+    if BACKEND == "tensorflow":
+        return tf.truncatediv(counts, divisor)
     if BACKEND == "jax":
         return jax.lax.div(counts, counts.dtype.type(divisor))
     return counts // divisor
