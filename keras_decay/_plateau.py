@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from keras_decay import _checks, _keras
@@ -172,14 +172,9 @@ class PlateauDecay(RateCallback):
     def state(self) -> dict[str, Any]:
         """The memory: `best` (`None` before the first finite value), `wait`, `cooldown`,
         `scale`, `reductions`."""
-        memory = self._attached().memory
-        return {
-            "best": memory.best,
-            "wait": memory.wait,
-            "cooldown": memory.cooldown,
-            "scale": memory.scale,
-            "reductions": memory.reductions,
-        }
+        state = asdict(self._attached().memory)
+        del state["epoch"]  # It tells resumed runs apart, and is no part of the rule.
+        return state
 
     def reset(self) -> None:
         """Forgets all that was observed. A schedule is back at its own rate; a float rate

@@ -324,6 +324,15 @@ def test_listed_after_the_backup_it_warns_at_resume(rate, tmp_path):
         assert actual[name] == value
 
 
+def test_listed_after_a_checkpoint_of_the_whole_model_it_warns_at_resume(tmp_path):
+    """The model of an epoch was saved before the plateau saw it, as above."""
+    checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "model.keras")
+    fit(model(PlateauScale(0.1)), [checkpoint, plateau()], epochs=3, values=VALUES)
+    network = keras.models.load_model(tmp_path / "model.keras")
+    with pytest.warns(UserWarning, match=r"epoch 3 without the observation of epoch 2"):
+        fit(network, [plateau()], initial_epoch=3, epochs=4, values=VALUES)
+
+
 def test_a_weights_file_with_a_memory_loads_into_a_model_without_one(tmp_path):
     """And the other way round, each without a warning, momentum included."""
     for rate in LEARNING_RATES.values():

@@ -22,7 +22,7 @@ from support import (
     on_host,
 )
 
-from keras_decay import InverseTimeDecay, PlateauDecay, PlateauScale, StepDecay
+from keras_decay import InverseTimeDecay, PlateauDecay, PlateauScale, StepDecay, _keras
 
 FLAT = [1.0] * 20
 
@@ -167,7 +167,8 @@ def with_own_maker(network):
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="the reference is JAX's")
 def test_on_jax_only_a_step_that_keras_does_not_make_reads_the_reference(kind, monkeypatch):
     """It would dispatch the step from Python; the step's own function stays the model's own.
-    For Flax's NNX, Keras looks the step up on the class."""
+    For Flax's NNX, Keras looks the step up on the class. Any other function reads the scale
+    that is there then."""
     if kind == "nnx":
         monkeypatch.setattr(keras.config, "is_nnx_enabled", lambda: True, raising=False)
     reads, calls = [], []
@@ -193,13 +194,14 @@ def test_on_jax_only_a_step_that_keras_does_not_make_reads_the_reference(kind, m
         def __setitem__(self, index, value):
             self.reference[index] = value
 
-    scalar = network.optimizer._learning_rate.scalar
-    scalar._reference = Watched(scalar._reference)
+    scaled = _keras.learning_rate(network.optimizer)
+    scaled.scalar._reference = Watched(scaled.scalar._reference)
     fit(network, [plateau], epochs=3, values=FLAT)
     assert_close(network.get_weights(), weights_trained_at([0.1, 0.1, 0.01]))
     assert bool(reads) is (kind in ("own maker", "nnx"))
     assert bool(calls) is (kind == "patched")
     assert network.train_step == patched
+    assert in_step(scaled, [0]) == pytest.approx(0.001)
 
 
 @pytest.mark.parametrize("change", [lambda network: network, with_own_maker], ids=["keras", "own"])

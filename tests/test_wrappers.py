@@ -159,6 +159,16 @@ def test_optimizers_that_a_function_chooses_are_found(built):
     assert number(bias.learning_rate) == pytest.approx(0.1 * 0.9**2 / 2)
 
 
+@has_multi_optimizer
+def test_attach_finds_the_optimizers_that_a_function_chooses():
+    """So a loop of one's own compiles the scaled schedule, not the bare one."""
+    inner = keras.optimizers.SGD(decay())
+    network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    network.compile(keras.optimizers.MultiOptimizer(lambda variable: inner), "mse")
+    PlateauDecay().attach(network)
+    assert isinstance(schedule_of(inner), PlateauScale)
+
+
 def test_gradient_accumulation_keeps_the_steps_of_an_epoch():
     """The schedule counts micro-batches, so its epochs stay those of the data."""
     optimizer = keras.optimizers.SGD(decay(), gradient_accumulation_steps=2)
