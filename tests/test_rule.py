@@ -96,8 +96,10 @@ def test_decides_as_pytorch_does(values, patience, cooldown, min_delta, relative
     """`ReduceLROnPlateau` of PyTorch, whose patience of p waits for p + 1 observations."""
     import torch
 
-    if relative:  # PyTorch's relative threshold moves the wrong way below zero.
-        values = [abs(value) for value in values]
+    if relative:
+        # PyTorch's relative threshold moves the wrong way below zero; and at 1 it takes nothing
+        # for better, not even the first value.
+        values, min_delta = [abs(value) for value in values], min_delta * 7 / 8
     ours = our_rates(
         values,
         patience=patience + 1,
