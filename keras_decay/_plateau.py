@@ -259,7 +259,7 @@ class PlateauDecay(RateCallback):
         self._loaded_before, attached.loaded = attached.loaded, False
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        if self._in_fit:
+        if self._in_fit:  # The same one, listed twice.
             raise ValueError(ONLY_ONE)
         self._owned()
         super().on_train_begin(logs)
@@ -293,7 +293,6 @@ class PlateauDecay(RateCallback):
         self._loaded_before = attached.loaded = False
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        self._in_fit = False
         if self._missed:
             self._warn_missing()
 

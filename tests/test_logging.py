@@ -17,6 +17,7 @@ from keras_decay import (
     LearningRateLogger,
     LinearWarmup,
     PlateauDecay,
+    PlateauScale,
     StepDecay,
     steps_per_epoch,
 )
@@ -25,10 +26,19 @@ SCHEDULE = InverseTimeDecay(0.1, 1.0, steps_per_epoch=STEPS_PER_EPOCH)
 LAST_RATES = on_host(SCHEDULE, [STEPS_PER_EPOCH - 1, 2 * STEPS_PER_EPOCH - 1])
 
 
-def test_a_float_rate_is_logged_as_it_stands():
-    """A Python float, at each epoch."""
-    history = fit(model(0.1), [LearningRateLogger()], epochs=2)
+@pytest.mark.parametrize("rate", [0.1, PlateauScale(0.1)], ids=["float", "schedule"])
+def test_the_rate_is_logged_as_it_is_used(rate):
+    """The float32 number, as a Python float."""
+    history = fit(model(rate), [LearningRateLogger()], epochs=2)
     assert history["learning_rate"] == [float(np.float32(0.1))] * 2
+
+
+def test_an_epoch_without_a_step_has_the_rate_of_the_first_step():
+    """As when a loss scale is so high that every step is left out."""
+    logger, logs = LearningRateLogger(), {}
+    logger.set_model(model(StepDecay(0.1, 0.5, steps_per_epoch=STEPS_PER_EPOCH)))
+    logger.on_epoch_end(0, logs)
+    assert logs == {"learning_rate": pytest.approx(0.1)}
 
 
 @pytest.mark.parametrize("scaled", [False, True], ids=["bare", "loss-scale"])
