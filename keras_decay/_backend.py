@@ -83,8 +83,9 @@ class HostScalar:
 
     def __init__(self, value: float):
         self.value = float(value)
-        self.argument: Any = None
-        """JAX: the number as an array, once there is somebody who may change it."""
+        self.argument: list[Any] = []
+        """JAX: the number as an array, in a list that compiled steps hold; empty until there is
+        somebody who may change it."""
         self.passed: Any = None
         """JAX: what stands for the argument in the step that is being traced."""
         if BACKEND != "jax":
@@ -101,31 +102,31 @@ class HostScalar:
         if BACKEND != "jax":
             return False
         like = variable.value
-        if self.argument is not None and self.argument.sharding == like.sharding:
+        if self.argument and self.argument[0].sharding == like.sharding:
             return False
         if not hasattr(jax, "new_ref"):
             raise ImportError(
                 "A plateau over a schedule needs JAX 0.7.2 or later, for `jax.new_ref`. "
                 f"Received: JAX {jax.__version__}"
             )
-        self.argument = _beside(like, self.value)
-        self._reference = jax.new_ref(self.argument)
+        self.argument[:] = [_beside(like, self.value)]
+        self._reference = jax.new_ref(self.argument[0])
         return True
 
     def assign(self, value: float) -> None:
         self.value = float(value)
         if BACKEND != "jax":
             self._variable.assign(value)
-        elif self.argument is not None:
-            self.argument = _beside(self.argument, self.value)
-            self._reference[...] = self.argument
+        elif self.argument:
+            self.argument[0] = _beside(self.argument[0], self.value)
+            self._reference[...] = self.argument[0]
 
     def tensor(self) -> Any:
         if BACKEND != "jax":
             return self._variable.value
         if self.passed is not None:
             return self.passed
-        return jax.numpy.float32(self.value) if self.argument is None else self._reference[...]
+        return self._reference[...] if self.argument else jax.numpy.float32(self.value)
 
     def __reduce__(self) -> Any:
         return HostScalar, (self.value,)
@@ -143,11 +144,13 @@ class _WithScalars:
         if model.train_function is not None and not force:
             return
         scalars, own_step = self._scalars(), model.train_step
+        # Gathered once: to look them up in each step would take two microseconds.
+        arguments = [scalar.argument for scalar in scalars]
 
         def train_step(state: Any, data: Any) -> Any:
-            arguments, batch = data
-            for scalar, argument in zip(scalars, arguments, strict=True):
-                scalar.passed = argument
+            numbers, batch = data
+            for scalar, (number,) in zip(scalars, numbers, strict=True):
+                scalar.passed = number
             try:
                 return own_step(state, batch)
             finally:
@@ -166,7 +169,6 @@ class _WithScalars:
         function = model.train_function
 
         def train_function(state: Any, batches: Any) -> Any:
-            arguments = [scalar.argument for scalar in scalars]
             return function(state, zip(itertools.repeat(arguments), batches))
 
         model.train_function = train_function
