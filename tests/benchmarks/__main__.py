@@ -17,7 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks._report import markdown, print_tables
+from tests.benchmarks._readme import markdown
+from tests.benchmarks._report import print_tables
 
 BACKENDS = ("tensorflow", "jax", "torch")
 

@@ -9,26 +9,27 @@ import keras
 import numpy as np
 
 import keras_decay
+from tests.benchmarks._names import (
+    AGAIN,
+    CONSTANT,
+    COSINE,
+    EXPONENTIAL,
+    INVERSE,
+    KERAS_INVERSE,
+    MILESTONES,
+    PIECEWISE,
+    PLATEAU_COSINE,
+    PLATEAU_FLOAT,
+    PLATEAU_STEP,
+    STEP,
+    WARMUP,
+)
 
 BACKEND = keras.backend.backend()
 RATE = 0.01
 # So many that no rate comes down to where the arithmetic itself gets slow.
 STEPS_PER_EPOCH = 1000
 schedules = keras.optimizers.schedules
-
-CONSTANT = "constant rate"
-AGAIN = "constant rate, again"
-STEP = "StepDecay, every 10 epochs"
-MILESTONES = "StepDecay, 5 milestones"
-INVERSE = "InverseTimeDecay"
-WARMUP = "LinearWarmup over StepDecay"
-PLATEAU_FLOAT = "PlateauDecay over a float"
-PLATEAU_STEP = "PlateauDecay over StepDecay"
-PLATEAU_COSINE = "PlateauDecay over Keras CosineDecay"
-EXPONENTIAL = "Keras ExponentialDecay, staircase"
-PIECEWISE = "Keras PiecewiseConstantDecay, 5 boundaries"
-KERAS_INVERSE = "Keras InverseTimeDecay"
-COSINE = "Keras CosineDecay"
 
 OURS = (STEP, MILESTONES, INVERSE, WARMUP, PLATEAU_FLOAT, PLATEAU_STEP, PLATEAU_COSINE)
 PEERS = {

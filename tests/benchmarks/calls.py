@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 import keras_decay
+from tests.benchmarks import _names as names
 from tests.benchmarks import _subjects as subjects
 from tests.benchmarks._measure import Target, interleaved, measurements, repeated
 from tests.benchmarks._subjects import BACKEND
@@ -79,7 +80,7 @@ def _array(budget: float) -> Iterator[dict[str, Any]]:
 
 def _milestones(budget: float) -> Iterator[dict[str, Any]]:
     counts = (2, 5, 10, 100, 1000)
-    ours = {count: f"StepDecay, {count:,} milestones" for count in counts}
+    ours = {count: names.milestones(count) for count in counts}
     keras_too = {count: f"Keras PiecewiseConstantDecay, {count:,} boundaries" for count in counts}
     counter = keras.optimizers.SGD().iterations
     schedules = {name: subjects.milestones(count) for count, name in ours.items()}

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 import keras_decay
+from tests.benchmarks import _names as names
 from tests.benchmarks import _subjects as subjects
 from tests.benchmarks._measure import Target, interleaved, measurements
 from tests.benchmarks._subjects import BACKEND
@@ -43,8 +44,8 @@ def run(budget: float) -> Iterator[dict[str, Any]]:
     variants = {subjects.CONSTANT: trained("small", keras.optimizers.SGD(subjects.RATE))}
     for count in MILESTONES:
         optimizer = keras.optimizers.SGD(subjects.milestones(count))
-        variants[f"StepDecay, {count:,} milestones"] = trained("small", optimizer)
-    fewest, most = (f"StepDecay, {count:,} milestones" for count in (MILESTONES[0], MILESTONES[-1]))
+        variants[names.milestones(count)] = trained("small", optimizer)
+    fewest, most = names.milestones(MILESTONES[0]), names.milestones(MILESTONES[-1])
     yield from measurements(
         "Milestones in a training step, small network, SGD",
         interleaved(variants, seconds=budget, block=BLOCK["small"]),
