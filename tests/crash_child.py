@@ -52,6 +52,7 @@ def train(rate, emit, backup=None):
 
 if __name__ == "__main__":
     warnings.simplefilter("error", UserWarning)
+    keras.config.disable_traceback_filtering()  # To see whether it failed over its own backup.
     with Path(sys.argv[3]).open("a") as lines:
 
         def emit(record):
