@@ -235,18 +235,11 @@ def to_number(tensor: Any) -> Any:
     return to_numpy(tensor).item()
 
 
-def to_tensor(number: float, dtype: str) -> Any:
-    """A Python number as a scalar tensor on the host."""
-    if BACKEND == "torch":
-        # For a training step: Keras's own conversion takes longer than a rate to compute.
-        return torch.scalar_tensor(number, dtype=getattr(torch, dtype))
-    return ops.convert_to_tensor(number, dtype)
-
-
 def rate_tensor(rate: Any, step: Any) -> Any:
     """A rate that the host computed for a step, as a float32 tensor."""
     if BACKEND == "torch" and isinstance(rate, float) and isinstance(step, torch.Tensor):
-        return to_tensor(rate, "float32")
+        # The training step: Keras's own conversion takes longer than all that came before.
+        return torch.scalar_tensor(rate, dtype=torch.float32)
     return ops.convert_to_tensor(np.asarray(rate, "float32"), "float32")
 
 

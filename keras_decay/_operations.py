@@ -29,7 +29,6 @@ from keras_decay._backend import (
     readable,
     to_number,
     to_numpy,
-    to_tensor,
     value_of,
 )
 
@@ -64,7 +63,7 @@ class NUMBER:
     @staticmethod
     def evaluate(schedule: Callable[[Any], Any], step: int) -> float:
         """The rate of a schedule that is not written against these operations."""
-        return float(to_number(schedule(to_tensor(step, _counter_for(step)))))
+        return float(to_number(schedule(ops.convert_to_tensor(step, _counter_for(step)))))
 
 
 class ARRAY:
