@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import zipfile
 
@@ -47,7 +48,9 @@ def outcome(network, callback, history):
     }
 
 
+@functools.cache
 def uninterrupted(rate):
+    """What every kind of interruption is compared with: trained once for each rate."""
     network, callback = model(rate()), plateau()
     history = fit(network, [callback], epochs=EPOCHS, values=VALUES)
     assert callback.state["reductions"] >= 2
