@@ -73,14 +73,15 @@ class RateCallback(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if logs is not None:
-            logs.update(learning_rates(self.model.optimizer, last_step=True))
+            # What is there already stays: who logged it may have lowered the rate since.
+            logs.update({**learning_rates(self.model.optimizer, last_step=True), **logs})
 
     def _compare(self, steps: int) -> None:
         seen = set()
         for leaf in _keras.leaf_optimizers(self.model.optimizer):
             for schedule in _schedules(leaf):
-                own = getattr(schedule, "steps_per_epoch", steps)
-                if own != steps and (type(schedule), own) not in seen:
+                own = getattr(schedule, "steps_per_epoch", None)
+                if own not in (None, steps) and (type(schedule), own) not in seen:
                     seen.add((type(schedule), own))
                     warn(
                         f"`{type(schedule).__name__}` counts epochs of {own} steps, but an epoch "
@@ -111,8 +112,8 @@ class LearningRateLogger(RateCallback):
     so that `History`, `CSVLogger` and the progress bar show it beside the loss that it
     produced. (With a `MultiOptimizer`, `learning_rate_<name>` of each inner optimizer,
     as Keras's own callbacks name it.) `PlateauDecay` does the same by itself. Put it before
-    the callbacks that write the logs. (`TensorBoard` replaces the rate of a schedule by that of
-    the next step, which it takes itself.)
+    the callbacks that write the logs. A rate that is in the logs already stays. (`TensorBoard`
+    replaces the rate of a schedule by that of the next step, which it takes itself.)
 
     When training begins it warns of the two mistakes that schedules invite: a
     `steps_per_epoch` that is not the run's, also inside nested schedules (not where the data

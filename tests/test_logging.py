@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import struct
+import warnings
 
 import keras
 import numpy as np
@@ -50,6 +51,21 @@ def test_of_a_schedule_the_rate_of_the_epochs_last_step_is_logged(scaled):
     history = fit(model(optimizer=optimizer), [LearningRateLogger()], epochs=2)
     np.testing.assert_allclose(history["learning_rate"], LAST_RATES, rtol=1e-6)
     assert all(type(rate) is float for rate in history["learning_rate"])
+
+
+@pytest.mark.parametrize("rate", [lambda: 0.1, lambda: PlateauScale(0.1)], ids=["float", "scale"])
+def test_a_reduction_shows_in_the_next_epoch_whoever_logs_after_it(rate):
+    """The rate in the logs is that of the epoch, though the plateau has lowered it since."""
+    callbacks = [PlateauDecay(factor=0.5, patience=1), LearningRateLogger()]
+    history = fit(model(rate()), callbacks, epochs=4, values=[1.0] * 4)
+    np.testing.assert_allclose(history["learning_rate"], [0.1, 0.1, 0.05, 0.025], rtol=1e-6)
+
+
+def test_the_rate_that_kerass_plateau_has_logged_stays():
+    """It logs the rate before it lowers it."""
+    keras_plateau = keras.callbacks.ReduceLROnPlateau(factor=0.5, patience=1)
+    history = fit(model(0.1), [keras_plateau, LearningRateLogger()], epochs=4, values=[1.0] * 4)
+    np.testing.assert_allclose(history["learning_rate"], [0.1, 0.1, 0.05, 0.025], rtol=1e-6)
 
 
 def test_a_rate_given_by_a_function_is_logged():
@@ -147,6 +163,20 @@ def test_epochs_of_another_length_than_the_runs_are_one_warning(logger, schedule
     with pytest.warns(UserWarning, match=match) as caught:
         fit(model(schedule), [logger("loss") if logger is PlateauDecay else logger()], epochs=2)
     assert len(user_warnings(caught)) == 1
+
+
+def test_a_schedule_whose_epochs_have_no_length_is_no_warning():
+    """One of the user's own, that may do without."""
+
+    class Own(keras.optimizers.schedules.LearningRateSchedule):
+        steps_per_epoch = None
+
+        def __call__(self, step):
+            return 0.1
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(model(Own()), [LearningRateLogger()], epochs=1)
 
 
 def test_two_of_our_callbacks_warn_once():
