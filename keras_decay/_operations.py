@@ -158,7 +158,7 @@ def compute(formula: Callable[[Any, Any], Any], step: Any) -> Any:
     elif not readable(step):
         return formula(ops.cast(step, COUNTER), DEVICE)
     elif len(step.shape) == 0:
-        number = to_number(step)
+        number = int(to_number(step))
     else:
         number = to_numpy(step).astype(np.int64)
     rate = formula(number, NUMBER if isinstance(number, int) else ARRAY)

@@ -182,6 +182,7 @@ def test_every_kind_of_step_is_accepted_and_keeps_its_shape(schedule):
     scalars = [int, float, np.float32, np.int32, np.int64, np.uint8, np.array]
     scalars += [lambda s, d=d: keras.ops.convert_to_tensor(s, d) for d in ("int32", "uint8")]
     scalars += [lambda s: keras.Variable(s, dtype="int32", trainable=False)]
+    scalars += [lambda s: keras.ops.convert_to_tensor(s, "float32")]
     for kind in scalars:
         rates = [schedule(kind(step)) for step in (0, 19, 20, 41)]
         assert all(tuple(rate.shape) == () for rate in rates)
