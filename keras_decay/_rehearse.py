@@ -131,7 +131,7 @@ def _metric_values(values: Any, monitor: str) -> list[float | None]:
         return _csv_values(Path(values), monitor)
     if not isinstance(values, (Sequence, np.ndarray)):
         _checks.fail("values", values, must, TypeError)
-    if np.ndim(values) != 1 or len(values) == 0:
+    if getattr(values, "ndim", 1) != 1 or len(values) == 0:
         _checks.fail("values", values, must)
     for value in values:
         if value is not None and not isinstance(value, numbers.Real):

@@ -257,7 +257,8 @@ def test_rehearse_refuses_a_bad_file(tmp_path, text, message):
     [
         ("plateau", [1.0], 0.1, TypeError, r"`plateau` must be a `PlateauDecay`. Received"),
         (PlateauDecay(), [], 0.1, ValueError, r"`values` must be a list of numbers .or None."),
-        (PlateauDecay(), [[1.0]], 0.1, ValueError, r"`values` must be a list of numbers"),
+        (PlateauDecay(), [[1.0], [1, 2]], 0.1, TypeError, r"`values` must be a list of numbers"),
+        (PlateauDecay(), np.ones((1, 1)), 0.1, ValueError, r"`values` must be a list of numbers"),
         (PlateauDecay(), ["1"], 0.1, TypeError, r"`values` must be a list of numbers"),
         (PlateauDecay(), 1.0, 0.1, TypeError, r"`values` must be a list of numbers"),
         (PlateauDecay(), [1.0], 0, ValueError, r"`learning_rate` must be a finite number > 0"),
