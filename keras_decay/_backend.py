@@ -143,7 +143,9 @@ class _WithScalars:
         model = self._model
         if model.train_function is not None and not force:
             return
-        scalars, own_step = self._scalars(), model.train_step
+        # Of an optimizer that came by a later `compile`, no number may have a place yet.
+        scalars = [scalar for scalar in self._scalars() if scalar.argument]
+        own_step = model.train_step
         # Gathered once: to look them up in each step would take two microseconds.
         arguments = [scalar.argument for scalar in scalars]
 

@@ -67,7 +67,10 @@ def real(
     """`value` as a plain, finite float inside the bounds."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         fail(name, value, must, TypeError)
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # An int that no float can hold.
+        number = math.inf
     if not (math.isfinite(number) and above < number < below and at_least <= number <= at_most):
         fail(name, value, must)
     return number

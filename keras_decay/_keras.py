@@ -54,7 +54,7 @@ def metric_directions(model: Any) -> dict[str, str | None]:
 
 def _metrics(model: Any) -> Iterator[tuple[str, Any]]:
     """All metrics of the model with the names that they are logged under."""
-    for metric in model.metrics:
+    for metric in getattr(model, "metrics", ()):
         # `_flat_metrics` holds a list of metrics for each output, with the output's name,
         # which Keras puts before the metric's when there are several.
         groups = [

@@ -74,7 +74,7 @@ def take_hold(model: Any, min_learning_rate: float) -> PlateauMemory:
         with variable_scope(model):
             optimizer.build(model.trainable_variables)
     memory = _memory_of(optimizer)
-    stale = _scale_schedules(model, min_learning_rate)
+    stale = _scale_schedules(model, memory, min_learning_rate)
     memory.scales = _scales_of(optimizer)
     memory.write(memory.memory)
     if memory.scales:
@@ -89,7 +89,7 @@ def _memory_of(optimizer: Any) -> PlateauMemory:
     """The memory of the optimizer: its own, that of its loaded schedule, or a fresh one."""
     attached: PlateauMemory | None = getattr(optimizer, ATTRIBUTE, None)
     if attached is None:
-        loaded = [scale.memory for scale in _scales_of(optimizer)]
+        loaded = [scale.memory for scale in _scales_of(optimizer) if scale.followed is None]
         attached = PlateauMemory(loaded[0] if loaded else Memory())
         attached.loaded = bool(loaded)
         setattr(optimizer, ATTRIBUTE, attached)
@@ -102,19 +102,22 @@ def _scales_of(optimizer: Any) -> list[PlateauScale]:
     return [rate for rate in rates if isinstance(rate, PlateauScale)]
 
 
-def _scale_schedules(model: Any, min_learning_rate: float) -> bool:
+def _scale_schedules(model: Any, memory: PlateauMemory, min_learning_rate: float) -> bool:
     """Puts each schedule of the optimizer into a `PlateauScale` with the floor; returns whether
     that changed any."""
     changed = False
     for leaf in _keras.leaf_optimizers(model.optimizer):
         rate = _keras.learning_rate(leaf)
         if isinstance(rate, LearningRateSchedule):
+            if isinstance(rate, PlateauScale) and rate.followed not in (None, memory):
+                rate = rate.schedule  # That scale is another optimizer's.
             if not isinstance(rate, PlateauScale):
                 changed = True
                 with variable_scope(model):
                     rate = leaf.learning_rate = PlateauScale(rate)
             changed |= rate.min_learning_rate != min_learning_rate
             rate.min_learning_rate = min_learning_rate
+            rate.followed = memory
             changed |= rate.scalar.place(_keras.step_counter(leaf))
         elif not _keras.is_variable(rate):
             must = "a float or a `LearningRateSchedule`"

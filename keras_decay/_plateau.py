@@ -82,7 +82,8 @@ class PlateauDecay(RateCallback):
         start_from_epoch: Int >= 0, the first epoch (from 0) whose observation counts.
         restore_best_weights: Whether to go on from the best weights seen at a reduction. They
             are kept on the host: one more copy of the model's weights. The optimizer's own
-            state (momentum, ...) stays as it is.
+            state (momentum, ...) stays as it is, so a training whose gradients were NaN is not
+            mended by them.
         stop_at_minimum: Whether to stop training when a reduction is due and the rate is at
             its floor.
         verbose: 1 prints a line at each reduction.
@@ -168,6 +169,10 @@ class PlateauDecay(RateCallback):
     def from_config(cls, config: dict[str, Any]) -> PlateauDecay:
         return cls(**config)
 
+    def __reduce__(self) -> Any:
+        # A copy is another callback: the model and the memory are not its own.
+        return type(self).from_config, (self.get_config(),)
+
     @property
     def state(self) -> dict[str, Any]:
         """The memory: `best` (`None` before the first finite value), `wait`, `cooldown`,
@@ -231,8 +236,8 @@ class PlateauDecay(RateCallback):
             return False
         number = agreed(float(to_number(value)), self.model, attached.memory)
         memory, due = self._rule.observe(attached.memory, number, self._direction())
-        if self.restore_best_weights and memory.best != attached.memory.best:
-            attached.best_weights = self.model.get_weights()
+        if memory.best != attached.memory.best:
+            attached.best_weights = self.model.get_weights() if self.restore_best_weights else None
         attached.write(memory)
         if not due:
             return False
@@ -278,9 +283,9 @@ class PlateauDecay(RateCallback):
             if epoch == last + 2:
                 warn(
                     f"`PlateauDecay` goes on at epoch {epoch} without the observation of epoch "
-                    f"{last + 1}: the state that was loaded had been saved before the plateau "
-                    "saw the end of that epoch. Put `PlateauDecay` before `BackupAndRestore` "
-                    "and `ModelCheckpoint` in `callbacks`."
+                    f"{last + 1}, which the state that was loaded does not hold. If it was saved "
+                    "at the end of that epoch, put `PlateauDecay` before `BackupAndRestore` and "
+                    "`ModelCheckpoint` in `callbacks`."
                 )
             elif epoch == last and (epoch > 0 or restored):
                 warn(
@@ -318,8 +323,9 @@ class PlateauDecay(RateCallback):
         if attached.best_weights is None:
             warn(
                 "`PlateauDecay` has restored no weights, since the best weights are not known: "
-                "a whole-model file holds the best value, but not the weights that had it. "
-                "`save_weights` and `BackupAndRestore` keep them."
+                "no value was finite, or the best one comes from a run without "
+                "`restore_best_weights` or from `load_model`, which does not load them. "
+                "`load_weights` and `BackupAndRestore` do."
             )
             return
         self.model.set_weights(attached.best_weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, replace
 
 
@@ -65,7 +66,8 @@ class Rule:
         """The memory after a reduction."""
         return replace(
             memory,
-            scale=memory.scale * self.factor,
+            # Never 0: a float rate may be set back any number of times.
+            scale=max(memory.scale * self.factor, sys.float_info.min),
             cooldown=self.cooldown,
             reductions=memory.reductions + 1,
         )

@@ -45,7 +45,8 @@ class PlateauScale(HostSchedule):
         name: String.
 
     `best` to `epoch` are the memory of the plateau, here to be saved and loaded with the
-    model; leave them alone otherwise.
+    model; leave them alone otherwise. One that serves several optimizers has a scale and a
+    memory for each.
 
     Calling it with `step`, an int or an array of ints (NumPy, tensor or `keras.Variable`),
     returns a float32 tensor of the same shape, whatever `keras.config.floatx()` is.
@@ -88,12 +89,17 @@ class PlateauScale(HostSchedule):
             epoch=epoch,
         )
         self.scalar = HostScalar(self.memory.scale)
+        self.followed: Any = None
+        """The `PlateauMemory` of the optimizer that this has become part of."""
 
     def follow(self, memory: Memory) -> None:
         """Takes on `memory`, also for the steps that are compiled already."""
         self.memory = memory
         if memory.scale != self.scalar.value:
             self.scalar.assign(memory.scale)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "followed": None}
 
     def _rate(self, step: Any, xp: Operations) -> Any:
         base = rate_of(self.schedule, step, xp)

@@ -9,7 +9,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from support import STEPS_PER_EPOCH, fit, model, number, on_host
+from support import BACKEND, STEPS_PER_EPOCH, fit, model, number, on_host
 
 from keras_decay import InverseTimeDecay, PlateauDecay, PlateauScale, StepDecay
 from keras_decay._keras import leaf_optimizers, learning_rate
@@ -500,7 +500,7 @@ def test_the_best_weights_survive_a_crash(rate, tmp_path):
 
 
 def test_without_best_weights_a_reduction_restores_nothing_and_says_so(tmp_path):
-    """A whole-model file holds the best value but not the weights that had it."""
+    """`load_model` brings back the best value but not the weights that had it."""
     network = model(PlateauScale(0.1))
     fit(network, [PlateauDecay(restore_best_weights=True)], epochs=1, values=[1.0])
     network.save(tmp_path / "model.keras")
@@ -509,6 +509,39 @@ def test_without_best_weights_a_reduction_restores_nothing_and_says_so(tmp_path)
     with pytest.warns(UserWarning, match="best weights are not known"):
         fit(loaded, [callback], epochs=1, values=[2.0])
     assert callback.state["reductions"] == 1
+
+
+def test_best_weights_are_not_those_of_an_older_best_value():
+    """A callback that keeps no weights has seen a better value in between."""
+    network = model(0.1)
+    for restore, value in ((True, 2.0), (False, 1.0)):
+        fit(network, [PlateauDecay(restore_best_weights=restore)], epochs=1, values=[value])
+    callback = PlateauDecay(patience=1, restore_best_weights=True)
+    with pytest.warns(UserWarning, match="best weights are not known"):
+        fit(network, [callback], epochs=1, values=[2.0])
+    assert callback.state["reductions"] == 1
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow's own checkpoint")
+@pytest.mark.parametrize(
+    ("rate", "next_rate"), [(lambda: 0.1, 0.05), (LEARNING_RATES["constant"], 0.1)]
+)
+def test_of_a_plateau_a_tensorflow_checkpoint_keeps_the_rate_of_a_float_alone(
+    rate, next_rate, tmp_path
+):
+    """`tf.train.Checkpoint` saves variables that it finds, not what Keras saves."""
+    import tensorflow as tf
+
+    network = model(rate())
+    fit(network, [plateau()], epochs=3, values=[1.0] * 3)
+    assert number(network.optimizer.learning_rate) == pytest.approx(0.05)
+    path = tf.train.Checkpoint(model=network, optimizer=network.optimizer).save(tmp_path / "ckpt")
+    loaded, callback = model(rate(), seed=1), plateau()
+    callback.attach(loaded)
+    tf.train.Checkpoint(model=loaded, optimizer=loaded.optimizer).restore(path)
+    assert np.array_equal(loaded.get_weights()[0], network.get_weights()[0])
+    assert number(loaded.optimizer.learning_rate) == pytest.approx(next_rate)
+    assert callback.state["best"] is None
 
 
 @pytest.mark.parametrize("rate", [lambda: 0.1, lambda: PlateauScale(0.1)], ids=["float", "scale"])

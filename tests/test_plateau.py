@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import pickle
 import warnings
 from types import SimpleNamespace
 
@@ -406,6 +408,10 @@ def test_auto_and_a_metric_without_a_direction_is_an_error(name):
     with pytest.raises(ValueError, match=r'Pass mode="min" or mode="max"\. Received: monitor='):
         fit(model(0.1), [PlateauDecay(name)], epochs=1, values=FLAT, monitor=name)
     fit(model(0.1), [PlateauDecay(name, mode="max")], epochs=1, values=FLAT, monitor=name)
+    plateau = PlateauDecay(name)
+    plateau.attach(SimpleNamespace(optimizer=keras.optimizers.SGD(0.1)))
+    with pytest.raises(ValueError, match=r'Pass mode="min" or mode="max"'):
+        plateau.update(1.0)
 
 
 def test_a_compiled_metric_without_a_direction_is_an_error_before_the_first_step():
@@ -518,6 +524,7 @@ def test_comes_back_from_its_config():
         ("monitor", 3, TypeError, "a non-empty string"),
         ("factor", 0.0, ValueError, "a number in (0, 1)"),
         ("factor", 1.0, ValueError, "a number in (0, 1)"),
+        pytest.param("factor", 10**400, ValueError, "a number in (0, 1)", id="factor-huge"),
         ("factor", float("nan"), ValueError, "a number in (0, 1)"),
         ("factor", "0.1", TypeError, "a number in (0, 1)"),
         ("patience", 0, ValueError, "an int >= 1"),
@@ -555,6 +562,68 @@ def test_an_unknown_argument_is_a_type_error():
         PlateauDecay(patiance=3)
     with pytest.raises(TypeError, match="positional"):
         PlateauDecay("loss", 0.1, 3, "min")
+
+
+def test_the_same_scale_may_serve_two_optimizers():
+    """The memory belongs to the optimizer: the second one starts afresh, and the first keeps
+    its own."""
+    shared = PlateauScale(0.1)
+    first, plateau = model(shared), PlateauDecay(patience=1)
+    history = fit(first, [plateau], epochs=3, values=FLAT)
+    again = PlateauDecay(patience=1)
+    for name, values in fit(model(shared), [again], epochs=3, values=FLAT).items():
+        assert values == pytest.approx(history[name], rel=1e-5)
+    assert again.state == plateau.state
+    assert plateau.state["reductions"] == 2
+    assert plateau.update(1.0)
+    assert number(first.optimizer.learning_rate) == pytest.approx(1e-4)
+    assert again.state["reductions"] == 2
+
+
+def test_a_model_compiled_with_another_optimizer_trains_without_the_plateau():
+    """Also where its rate is a `PlateauScale` that no plateau has taken hold of."""
+    network = model(StepDecay(0.1, 0.5, 99, steps_per_epoch=STEPS_PER_EPOCH))
+    fit(network, [PlateauDecay(patience=1)], epochs=3, values=FLAT)
+    network.set_weights(model().get_weights())
+    network.compile(keras.optimizers.SGD(PlateauScale(0.05), momentum=0.9), "mse")
+    fit(network, epochs=1)
+    assert_close(network.get_weights(), weights_trained_at([0.05]))
+    # And a plateau that comes to it later is followed.
+    fit(network, [PlateauDecay(patience=1)], epochs=3, values=FLAT)
+    assert_close(network.get_weights(), weights_trained_at([0.05, 0.05, 0.05, 0.005]))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
+def test_a_copy_of_a_callback_that_was_used_is_a_new_callback(copied):
+    """With the same arguments, and no optimizer yet."""
+    plateau = PlateauDecay(factor=0.5, patience=1)
+    fit(model(PlateauScale(0.1)), [plateau], epochs=3, values=FLAT)
+    duplicate = copied(plateau)
+    assert duplicate.get_config() == plateau.get_config()
+    with pytest.raises(RuntimeError, match="has no optimizer yet"):
+        duplicate.state  # noqa: B018
+    fit(model(0.1), [duplicate], epochs=1, values=FLAT)
+    assert (duplicate.state["reductions"], plateau.state["reductions"]) == (0, 2)
+
+
+def test_a_copy_of_a_scale_belongs_to_no_optimizer():
+    """It has the memory, as one that is loaded has."""
+    network, plateau = model(PlateauScale(0.1)), PlateauDecay(factor=0.5, patience=1)
+    fit(network, [plateau], epochs=3, values=FLAT)
+    duplicate = copy.deepcopy(_keras.learning_rate(network.optimizer))
+    again = PlateauDecay(factor=0.5, patience=1)
+    again.attach(model(duplicate))
+    assert again.state == plateau.state
+
+
+def test_the_scale_of_a_rate_that_is_set_back_again_and_again_stays_above_zero():
+    """What is saved can be loaded."""
+    network, plateau = model(0.1), PlateauDecay(factor=1e-3, patience=1)
+    plateau.attach(network)
+    for _ in range(120):
+        network.optimizer.learning_rate = 0.1
+        plateau.update(1.0)
+    assert 0 < plateau.state["scale"] < 1e-300
 
 
 def test_the_same_schedule_may_serve_two_optimizers():
