@@ -65,7 +65,8 @@ class PlateauDecay(RateCallback):
 
     At each epoch end it adds to the logs: `learning_rate`, the rate of the epoch's last step,
     and, over a schedule, `learning_rate_scale`, the scale of that step. (With a
-    `MultiOptimizer`, `learning_rate_<name>` of each inner optimizer.)
+    `MultiOptimizer`, `learning_rate_<name>` of each inner optimizer.) A rate that is in the
+    logs already stays.
 
     Args:
         monitor: String, the name of the metric in the logs.

@@ -99,6 +99,7 @@ class PlateauScale(HostSchedule):
             self.scalar.assign(memory.scale)
 
     def __getstate__(self) -> dict[str, Any]:
+        # A copy is part of no optimizer yet.
         return {**vars(self), "followed": None}
 
     def _rate(self, step: Any, xp: Operations) -> Any:

@@ -606,17 +606,25 @@ def test_a_copy_of_a_callback_that_was_used_is_a_new_callback(copied):
     assert (duplicate.state["reductions"], plateau.state["reductions"]) == (0, 2)
 
 
-def test_a_copy_of_a_scale_belongs_to_no_optimizer():
+@pytest.mark.parametrize(
+    "copied",
+    [
+        lambda optimizer: type(optimizer)(copy.deepcopy(_keras.learning_rate(optimizer))),
+        lambda optimizer: type(optimizer).from_config(optimizer.get_config()),
+    ],
+    ids=["deepcopy", "config"],
+)
+def test_a_copy_of_a_scale_belongs_to_no_optimizer(copied):
     """It has the memory, as one that is loaded has."""
     network, plateau = model(PlateauScale(0.1)), PlateauDecay(factor=0.5, patience=1)
     fit(network, [plateau], epochs=3, values=FLAT)
-    duplicate = copy.deepcopy(_keras.learning_rate(network.optimizer))
     again = PlateauDecay(factor=0.5, patience=1)
-    again.attach(model(duplicate))
+    again.attach(model(optimizer=copied(network.optimizer)))
     assert again.state == plateau.state
+    assert again.state["reductions"] == 2
 
 
-def test_the_scale_of_a_rate_that_is_set_back_again_and_again_stays_above_zero():
+def test_the_scale_of_a_rate_that_is_set_back_again_and_again_stays_above_zero(tmp_path):
     """What is saved can be loaded."""
     network, plateau = model(0.1), PlateauDecay(factor=1e-3, patience=1)
     plateau.attach(network)
@@ -624,6 +632,11 @@ def test_the_scale_of_a_rate_that_is_set_back_again_and_again_stays_above_zero()
         network.optimizer.learning_rate = 0.1
         plateau.update(1.0)
     assert 0 < plateau.state["scale"] < 1e-300
+    network.save_weights(tmp_path / "model.weights.h5")
+    loaded, again = model(0.1), PlateauDecay()
+    again.attach(loaded)
+    loaded.load_weights(tmp_path / "model.weights.h5")
+    assert again.state == plateau.state
 
 
 def test_the_same_schedule_may_serve_two_optimizers():
