@@ -4,8 +4,10 @@ Schedules, for an optimizer's `learning_rate=`:
 
 - `StepDecay`: a constant factor every k epochs, or at milestones.
 - `InverseTimeDecay`: eta0 / (1 + decay * epoch).
+- `EpochSchedule`: a rate for each epoch, from a table or any function of the epoch.
 - `LinearWarmup`: up from a fraction of the rate, then any schedule.
 - `JoinedSchedule`: several schedules, one after the other.
+- `ProductSchedule`: several schedules and numbers, multiplied.
 - `PlateauScale`: a constant rate (or schedule) whose plateau memory travels in a model file.
 
 Callbacks, for `model.fit(callbacks=...)`:
@@ -27,25 +29,27 @@ import sys as _sys
 # which has to choose the backend first, and imports what it needs itself. (Python sets `argv[0]`
 # to "-m" for that moment only; the module's name is the last thing before the arguments.)
 if _sys.argv[:1] != ["-m"] or _sys.orig_argv[-len(_sys.argv)].removeprefix("-m") != "keras_decay":
-    from keras_decay._compose import JoinedSchedule, LinearWarmup
-    from keras_decay._logging import LearningRateLogger
+    from keras_decay._compose import JoinedSchedule, LinearWarmup, ProductSchedule
+    from keras_decay._logger import LearningRateLogger
     from keras_decay._plateau import PlateauDecay
     from keras_decay._plot import plot
     from keras_decay._preview import preview
     from keras_decay._rehearse import rehearse
     from keras_decay._scale import PlateauScale
-    from keras_decay._schedules import InverseTimeDecay, StepDecay
+    from keras_decay._schedules import EpochSchedule, InverseTimeDecay, StepDecay
     from keras_decay._steps import steps_per_epoch
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "EpochSchedule",
     "InverseTimeDecay",
     "JoinedSchedule",
     "LearningRateLogger",
     "LinearWarmup",
     "PlateauDecay",
     "PlateauScale",
+    "ProductSchedule",
     "StepDecay",
     "plot",
     "preview",

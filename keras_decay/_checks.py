@@ -13,6 +13,7 @@ import numpy as np
 # Every rate is used in float32, so a rate that float32 cannot hold is none.
 SMALLEST = float(np.finfo("float32").smallest_subnormal)
 LARGEST = float(np.finfo("float32").max)
+LARGEST_INT = int(np.iinfo("int64").max)
 
 
 def fail(name: str, value: object, must: str, error: type[Exception] = ValueError) -> NoReturn:
@@ -23,6 +24,10 @@ def is_int(value: object) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
+def is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
 def integer(name: str, value: Any, minimum: int) -> int:
     """`value` as a plain int, at least `minimum`."""
     must = f"an int >= {minimum}"
@@ -30,28 +35,43 @@ def integer(name: str, value: Any, minimum: int) -> int:
         fail(name, value, must, TypeError)
     if value < minimum:
         fail(name, value, must)
+    if value > LARGEST_INT:
+        fail(name, value, f"{must} and < 2 ** 63")
     return int(value)
 
 
-def integers(
-    name: str, value: Any, minimum: int, must: str, count: int | None = None
-) -> tuple[int, ...]:
-    """`value` as a tuple of strictly increasing ints, the first at least `minimum`.
+def steps_per_epoch(value: Any) -> int | None:
+    return None if value is None else integer("steps_per_epoch", value, 1)
 
-    As many as `count` says; without one, at least one.
-    """
-    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
+
+def sequence(name: str, value: Any, must: str) -> list[Any]:
+    """`value` as a list, if it is a sequence of one dimension."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray)):
         fail(name, value, must, TypeError)
     if isinstance(value, np.ndarray) and value.ndim != 1:
         fail(name, value, must)
-    if not all(is_int(item) for item in value):
+    return list(value)
+
+
+def integers(name: str, value: Any, must: str) -> tuple[int, ...]:
+    """`value` as a non-empty tuple of strictly increasing ints >= 1."""
+    items = sequence(name, value, must)
+    if not all(is_int(item) for item in items):
         fail(name, value, must, TypeError)
-    ints = tuple(int(item) for item in value)
-    increasing = all(a < b for a, b in pairwise(ints))
-    counted = len(ints) == count if count is not None else bool(ints)
-    if not counted or not increasing or min(ints, default=minimum) < minimum:
+    ints = tuple(int(item) for item in items)
+    if not ints or ints[0] < 1 or not increasing(ints) or ints[-1] > LARGEST_INT:
         fail(name, value, must)
     return ints
+
+
+def increasing(values: Sequence[float]) -> bool:
+    return all(a < b for a, b in pairwise(values))
+
+
+def epochs(name: str, value: Any) -> int | float:
+    """`value` as a number of epochs, in whole or in part, >= 0."""
+    number = real(name, value, "a finite number >= 0", at_least=0.0)
+    return int(value) if is_int(value) else number
 
 
 def real(
@@ -65,7 +85,7 @@ def real(
     at_most: float = math.inf,
 ) -> float:
     """`value` as a plain, finite float inside the bounds."""
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+    if not is_number(value):
         fail(name, value, must, TypeError)
     try:
         number = float(value)
@@ -96,7 +116,8 @@ def boolean(name: str, value: Any) -> bool:
 
 def string(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
-        fail(name, value, "a non-empty string", ValueError if value == "" else TypeError)
+        error = ValueError if isinstance(value, str) else TypeError
+        fail(name, value, "a non-empty string", error)
     return value
 
 

@@ -2,85 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any
-
-import keras
 
 from keras_decay import _checks
 from keras_decay._backend import LAST_STEP
-from keras_decay._operations import NUMBER
-from keras_decay._schedules import HostSchedule, Operations, register
-
-LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
-
-
-def rate_of(schedule: Any, step: Any, xp: Operations) -> Any:
-    """The rate of a float or of any schedule at an integer `step`."""
-    if isinstance(schedule, float):
-        return xp.floating(0 * step) + schedule
-    if isinstance(schedule, HostSchedule):
-        return schedule._rate(step, xp)
-    return xp.evaluate(schedule, step)
-
-
-def within(schedule: Any) -> Iterator[Any]:
-    """The schedule and all that are inside it."""
-    if not isinstance(schedule, LearningRateSchedule):
-        return
-    yield schedule
-    for inner in [getattr(schedule, "schedule", None), *getattr(schedule, "schedules", ())]:
-        yield from within(inner)
-
-
-def check_schedule(name: str, value: Any) -> Any:
-    """`value` as a float rate, or a Keras schedule to put into another."""
-    if getattr(value, "outermost", False):
-        _checks.fail(name, value, "a schedule that is not a `PlateauScale`, which goes around all")
-    if isinstance(value, LearningRateSchedule):
-        return value
-    if callable(value) or isinstance(value, (str, dict)):
-        _checks.fail(name, value, "a float or a `LearningRateSchedule`", TypeError)
-    return _checks.learning_rate(name, value)
-
-
-def schedule_config(schedule: Any) -> Any:
-    if isinstance(schedule, float):
-        return schedule
-    return keras.saving.serialize_keras_object(schedule)
-
-
-def schedule_from_config(config: Any) -> Any:
-    return keras.saving.deserialize_keras_object(config) if isinstance(config, dict) else config
+from keras_decay._config import register
+from keras_decay._formula import (
+    FormulaSchedule,
+    Numbers,
+    Tensors,
+    check_on_another_clock,
+    check_schedule,
+    prepare,
+    rate_at,
+    rate_of,
+)
 
 
 @register
-class LinearWarmup(HostSchedule):
+class LinearWarmup(FormulaSchedule):
     """Raises the rate linearly to that of a schedule, then follows the schedule.
 
     ```
-    W = warmup_epochs * steps_per_epoch
+    W = round(warmup_epochs * steps_per_epoch)
     step < W:   peak * (start_factor + (1 - start_factor) * step / W)
     step >= W:  schedule(step - W)
     ```
 
     `peak` is `schedule(0)`, or `schedule` itself where it is a float, which then stays
-    constant. The schedule's own clock starts at 0 when the warmup ends.
+    constant. The schedule's own clock starts at 0 when the warmup ends. (`ProductSchedule` makes
+    a warmup that does not move the decay.)
 
     Args:
         schedule: Any `LearningRateSchedule`, or a float > 0. (A `PlateauScale` goes around the
             warmup, not into it.)
-        warmup_epochs: Int >= 0, the length of the warmup.
-        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch of `fit`.
+        warmup_epochs: Int or float >= 0, the length of the warmup; 0 for none. (With
+            `steps_per_epoch=1`, its length in steps.)
+        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch of `fit`; `None`
+            to be told by `fit`, through `PlateauDecay` or `LearningRateLogger`.
         start_factor: Float in [0, 1], the rate of step 0 as a fraction of `peak`.
         name: String.
 
-    Calling it with `step`, an int or an array of ints (NumPy, tensor or `keras.Variable`),
-    returns a float32 tensor of the same shape, whatever `keras.config.floatx()` is.
-
     Raises:
         TypeError: an argument of the wrong type.
-        ValueError: an argument out of its range.
+        ValueError: an argument out of its range; a call before `steps_per_epoch` is known.
 
     Example:
 
@@ -95,71 +62,62 @@ class LinearWarmup(HostSchedule):
     def __init__(
         self,
         schedule: Any,
-        warmup_epochs: int,
+        warmup_epochs: float,
         *,
-        steps_per_epoch: int,
+        steps_per_epoch: int | None = None,
         start_factor: float = 0.0,
         name: str = "LinearWarmup",
     ):
         self.schedule = check_schedule("schedule", schedule)
-        self.warmup_epochs = _checks.integer("warmup_epochs", warmup_epochs, 0)
-        self.steps_per_epoch = _checks.integer("steps_per_epoch", steps_per_epoch, 1)
+        self.warmup_epochs = _checks.epochs("warmup_epochs", warmup_epochs)
+        self.steps_per_epoch = _checks.steps_per_epoch(steps_per_epoch)
         self.start_factor = _checks.real(
             "start_factor", start_factor, "a number in [0, 1]", at_least=0.0, at_most=1.0
         )
         self.name = _checks.string("name", name)
-        self._length = self.warmup_epochs * self.steps_per_epoch
-        peak = float(rate_of(self.schedule, 0, NUMBER))
+        check_on_another_clock("schedule", self.schedule)
+        prepare(self)
+
+    def _prepare(self) -> None:
+        self._length = round(self.warmup_epochs * self._known())
+        peak = rate_at(self.schedule, 0)
         self._start = peak * self.start_factor
         self._rise = (peak - self._start) / max(self._length, 1)
 
-    def _rate(self, step: Any, xp: Operations) -> Any:
-        if self._length == 0:
-            return rate_of(self.schedule, step, xp)
+    def _rate(self, step: Any, xp: Numbers | Tensors) -> Any:
+        self._known()
         end = min(self._length, LAST_STEP)
-        warmup = self._start + self._rise * xp.floating(step)
-        return xp.where(step < end, warmup, rate_of(self.schedule, _since(step, end, xp), xp))
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "schedule": schedule_config(self.schedule),
-            "warmup_epochs": self.warmup_epochs,
-            "steps_per_epoch": self.steps_per_epoch,
-            "start_factor": self.start_factor,
-            "name": self.name,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> LinearWarmup:
-        return cls(**{**config, "schedule": schedule_from_config(config["schedule"])})
+        rate = rate_of(self.schedule, _since(step, end, xp), xp)
+        if end == 0:
+            return rate
+        return xp.where(step < end, self._start + self._rise * xp.floating(step), rate)
 
 
 @register
-class JoinedSchedule(HostSchedule):
+class JoinedSchedule(FormulaSchedule):
     """Several schedules, one after the other.
 
     ```
-    boundaries[i - 1] <= epoch < boundaries[i]:
-        schedules[i](step - boundaries[i - 1] * steps_per_epoch)
+    start[i] = round(boundaries[i - 1] * steps_per_epoch),  start[0] = 0
+    start[i] <= step < start[i + 1]:  schedules[i](step - start[i])
     ```
 
-    Schedule i takes over at the first step of epoch `boundaries[i - 1]`, and its own clock
-    starts at 0 there.
+    Schedule i takes over at step `start[i]`, and its own clock starts at 0 there.
 
     Args:
         schedules: A non-empty list or tuple of schedules, each any `LearningRateSchedule`, or a
             float > 0 for a constant rate.
-        boundaries: Strictly increasing ints >= 1, epochs counted from 0; one fewer than there
-            are schedules.
-        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch of `fit`.
+        boundaries: Strictly increasing ints or floats > 0, epochs counted from 0; one fewer than
+            there are schedules. (With `steps_per_epoch=1`, steps.)
+        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch of `fit`; `None`
+            to be told by `fit`, through `PlateauDecay` or `LearningRateLogger`.
         name: String.
-
-    Calling it with `step`, an int or an array of ints (NumPy, tensor or `keras.Variable`),
-    returns a float32 tensor of the same shape, whatever `keras.config.floatx()` is.
 
     Raises:
         TypeError: an argument of the wrong type.
-        ValueError: an argument out of its range, or a number of boundaries that does not fit.
+        ValueError: an argument out of its range, or a number of boundaries that does not fit;
+            two boundaries on one step, as soon as that is known; a call before
+            `steps_per_epoch` is known.
 
     Example:
 
@@ -174,49 +132,104 @@ class JoinedSchedule(HostSchedule):
     def __init__(
         self,
         schedules: Sequence[Any],
-        boundaries: Sequence[int],
+        boundaries: Sequence[float],
         *,
-        steps_per_epoch: int,
+        steps_per_epoch: int | None = None,
         name: str = "JoinedSchedule",
     ):
-        if not isinstance(schedules, (list, tuple)):
-            _checks.fail("schedules", schedules, "a list or tuple of schedules", TypeError)
-        if not schedules:
-            _checks.fail("schedules", schedules, "a non-empty list or tuple of schedules")
-        self.schedules = [
-            check_schedule(f"schedules[{index}]", schedule)
-            for index, schedule in enumerate(schedules)
-        ]
+        self.schedules = _parts("schedules", schedules, "schedules")
         count = len(self.schedules) - 1
-        must = f"{count} strictly increasing ints >= 1, one fewer than there are schedules"
-        self.boundaries = _checks.integers("boundaries", boundaries, 1, must, count)
-        self.steps_per_epoch = _checks.integer("steps_per_epoch", steps_per_epoch, 1)
+        must = f"{count} strictly increasing numbers > 0, one fewer than there are schedules"
+        items = _checks.sequence("boundaries", boundaries, must)
+        if not all(_checks.is_number(item) for item in items):
+            _checks.fail("boundaries", boundaries, must, TypeError)
+        if not (len(items) == count and _checks.increasing([0, *items, math.inf])):
+            _checks.fail("boundaries", boundaries, must)
+        self.boundaries = tuple(_checks.epochs("boundaries", item) for item in items)
+        self.steps_per_epoch = _checks.steps_per_epoch(steps_per_epoch)
         self.name = _checks.string("name", name)
+        for index, schedule in enumerate(self.schedules[1:], start=1):
+            check_on_another_clock(f"schedules[{index}]", schedule)
+        prepare(self)
 
-    def _rate(self, step: Any, xp: Operations) -> Any:
-        starts = [0, *(epoch * self.steps_per_epoch for epoch in self.boundaries)]
+    def _prepare(self) -> None:
+        self._starts = [0, *(round(epoch * self._known()) for epoch in self.boundaries)]
+        if not _checks.increasing(self._starts):
+            must = (
+                f"at least one step after the one before; with {self._known()} steps in an epoch "
+                f"they are the steps {self._starts[1:]}"
+            )
+            _checks.fail("boundaries", list(self.boundaries), must)
+
+    def _rate(self, step: Any, xp: Numbers | Tensors) -> Any:
+        self._known()
         rate = None
-        for schedule, start in zip(self.schedules, starts, strict=True):
+        for schedule, start in zip(self.schedules, self._starts, strict=True):
             if start > LAST_STEP:
                 break
             own = rate_of(schedule, _since(step, start, xp), xp)
             rate = own if rate is None else xp.where(step >= start, own, rate)
         return rate
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "schedules": [schedule_config(schedule) for schedule in self.schedules],
-            "boundaries": list(self.boundaries),
-            "steps_per_epoch": self.steps_per_epoch,
-            "name": self.name,
-        }
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> JoinedSchedule:
-        schedules = [schedule_from_config(schedule) for schedule in config["schedules"]]
-        return cls(**{**config, "schedules": schedules})
+@register
+class ProductSchedule(FormulaSchedule):
+    """The product of schedules and numbers, all on the same clock.
+
+    ```
+    learning_rate = factors[0](step) * factors[1](step) * ...     (a number as it is)
+    ```
+
+    For rates by layer, a scaled copy of one schedule for each optimizer of a `MultiOptimizer`:
+    `ProductSchedule([schedule, 0.1])`. And for a warmup that does not move the decay back:
+    `ProductSchedule([LinearWarmup(1.0, 5), StepDecay(0.1, 0.5, 10)])`.
+
+    Args:
+        factors: A list or tuple of schedules, each any `LearningRateSchedule`, and of numbers
+            > 0; at least one schedule.
+        name: String.
+
+    Raises:
+        TypeError: an argument of the wrong type.
+        ValueError: an argument out of its range; no schedule; a call before one of them knows
+            its `steps_per_epoch`.
+
+    Example:
+
+    >>> decay = keras_decay.StepDecay(0.1, 0.5, 10, steps_per_epoch=100)
+    >>> warmup = keras_decay.LinearWarmup(1.0, 5, steps_per_epoch=100)
+    >>> schedule = keras_decay.ProductSchedule([warmup, decay])
+    >>> [round(float(schedule(step)), 4) for step in (0, 250, 500, 999, 1000)]
+    [0.0, 0.05, 0.1, 0.1, 0.05]
+
+    Source: `torch.optim.lr_scheduler.ChainedScheduler`.
+    """
+
+    def __init__(self, factors: Sequence[Any], *, name: str = "ProductSchedule"):
+        self.factors = _parts("factors", factors, "schedules and numbers")
+        if all(isinstance(factor, float) for factor in self.factors):
+            _checks.fail("factors", factors, "schedules and numbers, at least one schedule")
+        self.name = _checks.string("name", name)
+
+    def _rate(self, step: Any, xp: Numbers | Tensors) -> Any:
+        number, product = 1.0, None
+        for factor in self.factors:
+            if isinstance(factor, float):
+                number *= factor
+            else:
+                rate = rate_of(factor, step, xp)
+                product = rate if product is None else product * rate
+        return product if number == 1.0 else product * number
 
 
-def _since(step: Any, start: int, xp: Operations) -> Any:
+def _parts(name: str, values: Any, what: str) -> list[Any]:
+    if not isinstance(values, (list, tuple)):
+        _checks.fail(name, values, f"a list or tuple of {what}", TypeError)
+    if not values:
+        _checks.fail(name, values, f"a non-empty list or tuple of {what}")
+    return [check_schedule(f"{name}[{index}]", value) for index, value in enumerate(values)]
+
+
+def _since(step: Any, start: int, xp: Numbers | Tensors) -> Any:
     """The steps since `start`, 0 before it."""
     return xp.maximum(step - start, 0) if start else step

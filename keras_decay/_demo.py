@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from keras_decay._logging import LearningRateLogger
+from keras_decay._logger import LearningRateLogger
 from keras_decay._plateau import PlateauDecay
 from keras_decay._schedules import InverseTimeDecay, StepDecay
 from keras_decay._steps import steps_per_epoch

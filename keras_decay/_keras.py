@@ -5,19 +5,43 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 
+CALLBACK_OUTSIDE_FIT = {"_model": None, "params": None}
+"""What `fit` gives a callback, before it does. `model` is a property without a setter."""
+
+
+def wrappers(optimizer: Any) -> list[Any]:
+    """The `LossScaleOptimizer`s around the optimizer that a user made, the outermost first.
+
+    Keras puts a new one around it at each `compile` under the policy `mixed_float16`.
+    """
+    around = []
+    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        around.append(optimizer)
+        optimizer = optimizer.inner_optimizer
+    return around
+
+
+def unwrapped(optimizer: Any) -> Any:
+    """The optimizer that a user made."""
+    around = wrappers(optimizer)
+    return around[-1].inner_optimizer if around else optimizer
+
 
 def leaf_optimizers(optimizer: Any) -> list[Any]:
     """The optimizers that have a rate: those inside `LossScaleOptimizer` and `MultiOptimizer`."""
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        return leaf_optimizers(optimizer.inner_optimizer)
-    if hasattr(optimizer, "optimizers"):
-        return list(optimizer.optimizers)
-    return [optimizer]
+    optimizer = unwrapped(optimizer)
+    return list(getattr(optimizer, "optimizers", [optimizer]))
+
+
+def all_optimizers(optimizer: Any) -> list[Any]:
+    """Those that have a rate, and all that are around them."""
+    return [*wrappers(optimizer), unwrapped(optimizer), *leaf_optimizers(optimizer)]
 
 
 def learning_rate(optimizer: Any) -> Any:
@@ -26,6 +50,12 @@ def learning_rate(optimizer: Any) -> Any:
     The public property `learning_rate` gives the value of a schedule, never the schedule.
     """
     return optimizer._learning_rate
+
+
+def forwards_learning_rate(optimizer: Any) -> bool:
+    """Whether the class of the optimizer has a `learning_rate` of its own, as a wrapper of a
+    user's has that forwards it to the optimizer inside."""
+    return type(optimizer).learning_rate is not keras.optimizers.Optimizer.learning_rate
 
 
 def is_variable(rate: Any) -> bool:
@@ -40,6 +70,36 @@ def step_counter(optimizer: Any) -> Any:
     that have no `_iterations` it is the variable itself.)
     """
     return optimizer._iterations if hasattr(optimizer, "_iterations") else optimizer.iterations
+
+
+@contextlib.contextmanager
+def without_variables(optimizers: list[Any], name: str) -> Iterator[None]:
+    """Takes the variable that each of the optimizers has under that name out of its
+    `variables`, for as long as the block runs.
+
+    `_variables` is the list that Keras puts a variable into when it is set as an attribute; the
+    place in it is that of the variable in a compiled step.
+    """
+    taken = []
+    for optimizer in optimizers:
+        own = optimizer._variables
+        for index, variable in enumerate(own):
+            if variable is getattr(optimizer, name, None):
+                taken.append((own, index, own.pop(index)))
+                break
+    try:
+        yield
+    finally:
+        for own, index, variable in taken:
+            own.insert(index, variable)
+
+
+def write_back(model: Any) -> None:
+    """Has the variables hold what the training step on JAX keeps to itself within an epoch, and
+    the next step start from the variables."""
+    sync = getattr(model, "jax_state_sync", None)
+    if sync is not None:
+        sync()
 
 
 def metric_directions(model: Any) -> dict[str, str | None]:

@@ -1,26 +1,33 @@
-"""A plateau's hold on an optimizer: its schedules, scaled, and a memory saved with its weights."""
+"""What a plateau remembers of an optimizer, where Keras saves it with the optimizer's weights."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_decay import _checks, _keras
-from keras_decay._backend import pass_to_step, variable_scope
-from keras_decay._compose import LearningRateSchedule
+from keras_decay import _checks
 from keras_decay._rule import Memory
-from keras_decay._scale import PlateauScale, checked_memory
 
 ATTRIBUTE = "plateau_memory"
 
 
+@dataclass(frozen=True)
+class Record:
+    """All that a plateau knows: replaced as a whole, so that no interrupt finds half of it."""
+
+    memory: Memory
+    best_weights: Sequence[NDArray[Any]] | None = None
+    writes: tuple[Callable[[], None], ...] = ()
+    """What the memory says and the model's variables may not hold yet. Each can be repeated."""
+
+
 class PlateauMemory(keras.layers.Layer):
-    """A `Memory` where Keras saves it with the weights: a layer set on the optimizer.
+    """The memory of one optimizer, set on it as an attribute: the only one that there is.
 
     A layer, since that is the public class whose `save_own_variables` Keras calls. Not a
     variable of the optimizer, since Keras skips all of an optimizer's state, momentum
@@ -30,24 +37,38 @@ class PlateauMemory(keras.layers.Layer):
     def __init__(self, memory: Memory):
         super().__init__(name=ATTRIBUTE)
         self.built = True
-        self.memory = memory
-        self.best_weights: list[NDArray[Any]] | None = None
-        self.scales: Sequence[PlateauScale] = ()
+        self.record = Record(memory)
+        self.scales: tuple[Any, ...] = ()
+        """The `PlateauScale`s of the optimizer, which read the memory."""
         self.owner: int | None = None
         """The `id` of the callback that writes the memory."""
         self.loaded = False
         """Whether the memory comes from a file and no training has begun since."""
 
-    def write(self, memory: Memory) -> None:
-        """Changes the memory, here and in the schedules that it scales."""
-        self.memory = memory
+    @property
+    def memory(self) -> Memory:
+        return self.record.memory
+
+    def commit(self, record: Record) -> None:
+        """Takes a record, then has the model's variables follow it."""
+        follows = record.memory.scale == self.memory.scale and not record.writes
+        self.record = record
+        if not follows:
+            self.settle()
+
+    def settle(self) -> None:
+        """Has the model's variables hold what the memory says."""
+        record = self.record
+        for write in record.writes:
+            write()
         for scale in self.scales:
-            scale.follow(memory)
+            scale.write()
+        self.record = Record(record.memory, record.best_weights)
 
     def save_own_variables(self, store: Any) -> None:
         for name, value in asdict(self.memory).items():
             store[name] = np.asarray(np.nan if value is None else value, "float64")
-        for index, weights in enumerate(self.best_weights or ()):
+        for index, weights in enumerate(self.record.best_weights or ()):
             store[f"best_weights_{index}"] = weights
 
     def load_own_variables(self, store: Any) -> None:
@@ -59,70 +80,58 @@ class PlateauMemory(keras.layers.Layer):
             for name, value in saved.items()
             if not name.startswith("best_weights_")
         }
-        self.write(checked_memory(**numbers))
-        self.loaded = True
         count = len(saved) - len(numbers)
-        self.best_weights = [saved[f"best_weights_{index}"] for index in range(count)] or None
+        weights = [saved[f"best_weights_{index}"] for index in range(count)]
+        self.loaded = True
+        self.commit(Record(checked_memory(numbers), weights or None))
 
 
-def take_hold(model: Any, min_learning_rate: float) -> PlateauMemory:
-    """The memory of the model's optimizer, each of whose schedules a plateau now scales, down
-    to the floor."""
-    optimizer = model.optimizer
-    if getattr(model, "built", False) and not optimizer.built:
-        # A `MultiOptimizer` may know its optimizers only then.
-        with variable_scope(model):
-            optimizer.build(model.trainable_variables)
-    memory = _memory_of(optimizer)
-    stale = _scale_schedules(model, memory, min_learning_rate)
-    memory.scales = _scales_of(optimizer)
-    memory.write(memory.memory)
-    if memory.scales:
-        stale |= pass_to_step(model, lambda: [each.scalar for each in _scales_of(model.optimizer)])
-    # A step that was compiled before holds the schedule as it was.
-    if stale and getattr(model, "train_function", None) is not None:
-        model.make_train_function(force=True)
+class FormerPlace(keras.layers.Layer):
+    """Where files of version 0.1 have the memory of an optimizer in a `LossScaleOptimizer`."""
+
+    def __init__(self, memory: PlateauMemory):
+        super().__init__(name=ATTRIBUTE)
+        self.built = True
+        self._load = memory.load_own_variables
+
+    def save_own_variables(self, store: Any) -> None:
+        pass
+
+    def load_own_variables(self, store: Any) -> None:
+        self._load(store)
+
+
+def checked_memory(numbers: dict[str, Any]) -> Memory:
+    """A memory from a file, or an error that names what is wrong with it.
+
+    What an older version did not save is as at the beginning.
+    """
+    known = [field.name for field in fields(Memory)]
+    checked: dict[str, Any] = {}
+    for name, number in numbers.items():
+        if name not in known:
+            raise TypeError(f"The memory of a plateau has no `{name}`; it has {known}.")
+        if name in ("best", "epoch") and number is None:
+            checked[name] = None
+        elif name == "best":
+            checked[name] = _checks.real(name, number, "a finite number or None")
+        elif name == "average":
+            checked[name] = _checks.real(name, number, "a finite number")
+        elif name == "scale":
+            must = "a number in (0, 1]"
+            checked[name] = _checks.real(name, number, must, above=0.0, at_most=1.0)
+        else:
+            checked[name] = _checks.integer(name, number, 0)
+    memory = Memory(**checked)
+    if memory.epochs == 0 and memory.epoch is not None:
+        memory = memory.after(memory.epoch)
+    if (memory.scale == 1.0) != (memory.reductions == 0):
+        must = (
+            "1.0 before the first reduction and below it after one; "
+            f"here `reductions` is {memory.reductions}"
+        )
+        _checks.fail("scale", memory.scale, must)
     return memory
-
-
-def _memory_of(optimizer: Any) -> PlateauMemory:
-    """The memory of the optimizer: its own, that of its loaded schedule, or a fresh one."""
-    attached: PlateauMemory | None = getattr(optimizer, ATTRIBUTE, None)
-    if attached is None:
-        loaded = [scale.memory for scale in _scales_of(optimizer) if scale.followed is None]
-        attached = PlateauMemory(loaded[0] if loaded else Memory())
-        attached.loaded = bool(loaded)
-        setattr(optimizer, ATTRIBUTE, attached)
-    return attached
-
-
-def _scales_of(optimizer: Any) -> list[PlateauScale]:
-    """The schedules of the optimizer, or of those inside it, that a plateau scales."""
-    rates = map(_keras.learning_rate, _keras.leaf_optimizers(optimizer))
-    return [rate for rate in rates if isinstance(rate, PlateauScale)]
-
-
-def _scale_schedules(model: Any, memory: PlateauMemory, min_learning_rate: float) -> bool:
-    """Puts each schedule of the optimizer into a `PlateauScale` with the floor; returns whether
-    that changed any."""
-    changed = False
-    for leaf in _keras.leaf_optimizers(model.optimizer):
-        rate = _keras.learning_rate(leaf)
-        if isinstance(rate, LearningRateSchedule):
-            if isinstance(rate, PlateauScale) and rate.followed not in (None, memory):
-                rate = rate.schedule  # That scale is another optimizer's.
-            if not isinstance(rate, PlateauScale):
-                changed = True
-                with variable_scope(model):
-                    rate = leaf.learning_rate = PlateauScale(rate)
-            changed |= rate.min_learning_rate != min_learning_rate
-            rate.min_learning_rate = min_learning_rate
-            rate.followed = memory
-            changed |= rate.scalar.place(_keras.step_counter(leaf))
-        elif not _keras.is_variable(rate):
-            must = "a float or a `LearningRateSchedule`"
-            _checks.fail("learning_rate", rate, must, TypeError)
-    return changed
 
 
 def _plain(number: float) -> float | int | None:

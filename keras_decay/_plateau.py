@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+import math
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
+
+import keras
 
 from keras_decay import _checks, _keras
 from keras_decay._backend import to_number
-from keras_decay._logging import RateCallback, learning_rates, warn
-from keras_decay._memory import PlateauMemory, take_hold
+from keras_decay._callback import RateCallback
+from keras_decay._config import register
+from keras_decay._hold import renew_step, take_hold
+from keras_decay._memory import PlateauMemory, Record
 from keras_decay._processes import agreed
+from keras_decay._rates import (
+    effective_rate,
+    learning_rates,
+    named_optimizers,
+    schedule_of,
+    warn,
+)
 from keras_decay._rule import Memory, Rule
-from keras_decay._schedules import register
+from keras_decay._writes import Snapshot, Writes, reduction
 
 ONLY_ONE = (
     "An optimizer can have only one `PlateauDecay`: a second one would count every observation "
     "twice. Remove one of them."
 )
+ONE_FIT = (
+    "This `PlateauDecay` is in another `fit` that has not ended. Give each `fit` that runs at the "
+    "same time a callback of its own."
+)
+STATE = ("best", "wait", "cooldown", "scale", "reductions")
 
 
 @register
@@ -26,6 +45,8 @@ class PlateauDecay(RateCallback):
     At the end of each epoch whose logs hold `monitor` (one observation):
 
     ```
+    value  = what was observed; with smoothing=s its moving average, average / (1 - s ** n),
+             where average = s * average + (1 - s) * observed, after n finite observations
     better = best is None or value < best - d     (mode "min"; "max" mirrors it)
     d      = min_delta, or min_delta * |best| with relative=True
     a value that is not finite is never better and never stored as best
@@ -55,45 +76,52 @@ class PlateauDecay(RateCallback):
     afresh; `learning_rate=PlateauScale(0.1)` instead of `0.1` is the way round.
 
     Put it before `BackupAndRestore` and `ModelCheckpoint` in the list of callbacks, so that
-    they save the epoch's observation too.
+    they save the epoch's observation too. Where several processes train the model together, an
+    observation is the mean of their values; do on every process what you do on one.
 
-    Where several processes train the model together, an observation is the mean of their
-    values, so all of them decide the same; do on every process what you do on one.
-
-    When training begins it warns, as `LearningRateLogger` does, of a schedule whose
-    `steps_per_epoch` is not the run's and of one that starts over.
-
-    At each epoch end it adds to the logs: `learning_rate`, the rate of the epoch's last step,
-    and, over a schedule, `learning_rate_scale`, the scale of that step. (With a
-    `MultiOptimizer`, `learning_rate_<name>` of each inner optimizer.) A rate that is in the
-    logs already stays.
+    Before training it does what `LearningRateLogger` does: tells schedules how many steps an
+    epoch has, and warns. At each epoch end it adds to the logs: `learning_rate`, the rate of the
+    epoch's last step, and, over a schedule, `learning_rate_scale`, the scale of that step. (With
+    a `MultiOptimizer`, `learning_rate_<name>` of each inner optimizer; with `optimizer=`, that
+    name at the end.) A rate that is in the logs already stays.
 
     Args:
         monitor: String, the name of the metric in the logs.
         factor: Float in (0, 1), what the rate is multiplied by at a reduction.
-        patience: Int >= 1, the number of observations to wait for.
+        patience: Int >= 1, the number of observations to wait for; or a sequence of them, whose
+            entry i is the patience before reduction i, the last one from there on.
         mode: "min", "max" or "auto". "auto" is "min" for a loss and else the direction that
             the Keras metric declares; where it declares none, pass the mode.
         min_delta: Float >= 0, by how much a value has to be better.
         relative: Whether `min_delta` is a fraction of the best value.
+        smoothing: Float in [0, 1), the weight of the past in the moving average; 0 for none.
         cooldown: Int >= 0, the number of observations after a reduction that do not count.
         min_learning_rate: Float >= 0, the floor.
+        max_reductions: Int >= 0, how many reductions there may be; `None` for any number.
         reduce_on: "plateau", or "improvement": reduce each time the metric has improved
             `patience` times (patience=1: at every improvement).
-        start_from_epoch: Int >= 0, the first epoch (from 0) whose observation counts.
+        start_from_epoch: Int >= 0, the first epoch (from 0) whose observation counts, in all
+            calls of `fit` together.
         restore_best_weights: Whether to go on from the best weights seen at a reduction. They
             are kept on the host: one more copy of the model's weights. The optimizer's own
-            state (momentum, ...) stays as it is, so a training whose gradients were NaN is not
-            mended by them.
-        stop_at_minimum: Whether to stop training when a reduction is due and the rate is at
-            its floor.
+            state (momentum, ...) stays as it is.
+        recover: Whether to go back, when the metric or the training loss of an epoch is not
+            finite, to the end of the last epoch that was finite (or the start of training), with
+            the weights and all of the optimizer but its step counter and rate, and to reduce at
+            once. The copy is kept on the host, made anew at each epoch: as large as the weights
+            and the optimizer's state, three times the weights with Adam.
+        stop_at_minimum: Whether to stop training when a reduction is due and none can be made:
+            at the floor, or after `max_reductions`.
+        optimizer: String, the attribute of the model that holds the optimizer, for a model with
+            several of them, each of which has a `PlateauDecay` of its own.
         verbose: 1 prints a line at each reduction.
 
     Raises:
         TypeError: an argument of the wrong type; a learning rate that is neither a float nor a
             `LearningRateSchedule`.
         ValueError: an argument out of its range; `mode="auto"` and a metric that declares no
-            direction; two `PlateauDecay` on one optimizer.
+            direction; two `PlateauDecay` on one optimizer; a schedule that is to learn its
+            `steps_per_epoch` in a `fit` that does not know it.
         RuntimeError: processes that train the model together and have different rates.
 
     Example:
@@ -102,92 +130,96 @@ class PlateauDecay(RateCallback):
     >>> # model.fit(x, y, validation_split=0.2, epochs=100, callbacks=[plateau])
 
     Source: the second technique of the lecture notes; `ReduceLROnPlateau` in Keras and
-    PyTorch.
+    PyTorch; the bias-corrected average of Kingma and Ba, "Adam" (2015), section 3.
     """
 
     def __init__(
         self,
         monitor: str = "val_loss",
         factor: float = 0.1,
-        patience: int = 10,
+        patience: int | Sequence[int] = 10,
         *,
         mode: str = "auto",
         min_delta: float = 1e-4,
         relative: bool = False,
+        smoothing: float = 0.0,
         cooldown: int = 0,
         min_learning_rate: float = 0.0,
+        max_reductions: int | None = None,
         reduce_on: str = "plateau",
         start_from_epoch: int = 0,
         restore_best_weights: bool = False,
+        recover: bool = False,
         stop_at_minimum: bool = False,
+        optimizer: str = "optimizer",
         verbose: int = 0,
     ):
         super().__init__()
         self.monitor = _checks.string("monitor", monitor)
         self.factor = _checks.real("factor", factor, "a number in (0, 1)", above=0.0, below=1.0)
-        self.patience = _checks.integer("patience", patience, 1)
+        self.patience = _patience(patience)
         self.mode = _checks.choice("mode", mode, ("auto", "min", "max"))
         self.min_delta = _checks.real("min_delta", min_delta, "a finite number >= 0", at_least=0.0)
         self.relative = _checks.boolean("relative", relative)
+        self.smoothing = _checks.real(
+            "smoothing", smoothing, "a number in [0, 1)", at_least=0.0, below=1.0
+        )
         self.cooldown = _checks.integer("cooldown", cooldown, 0)
         self.min_learning_rate = _checks.min_learning_rate(min_learning_rate)
+        self.max_reductions = (
+            None if max_reductions is None else _checks.integer("max_reductions", max_reductions, 0)
+        )
         self.reduce_on = _checks.choice("reduce_on", reduce_on, ("plateau", "improvement"))
         self.start_from_epoch = _checks.integer("start_from_epoch", start_from_epoch, 0)
         self.restore_best_weights = _checks.boolean("restore_best_weights", restore_best_weights)
+        self.recover = _checks.boolean("recover", recover)
         self.stop_at_minimum = _checks.boolean("stop_at_minimum", stop_at_minimum)
+        self.optimizer = _checks.string("optimizer", optimizer)
         self.verbose = _checks.integer("verbose", verbose, 0)
         self._rule = Rule(
             factor=self.factor,
-            patience=self.patience,
+            patience=(self.patience,) if isinstance(self.patience, int) else self.patience,
             min_delta=self.min_delta,
             relative=self.relative,
+            smoothing=self.smoothing,
             cooldown=self.cooldown,
+            max_reductions=self.max_reductions,
             on_improvement=self.reduce_on == "improvement",
         )
         self._memory: PlateauMemory | None = None
-        self._in_fit = False
+        self._thread: int | None = None
+        """The thread of the `fit` that this is in."""
         self._loaded_before = False
         self._missed: set[str] | None = None
+        self._left: dict[str, float] = {}
+        """Where the last reduction of this `fit` left the float rates."""
+        self._finite: Snapshot | None = None
+        """The end of the last finite epoch, or the start of training."""
+        self._was_finite = False
 
-    def get_config(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy is another callback: the memory and the training are not its own.
         return {
-            "monitor": self.monitor,
-            "factor": self.factor,
-            "patience": self.patience,
-            "mode": self.mode,
-            "min_delta": self.min_delta,
-            "relative": self.relative,
-            "cooldown": self.cooldown,
-            "min_learning_rate": self.min_learning_rate,
-            "reduce_on": self.reduce_on,
-            "start_from_epoch": self.start_from_epoch,
-            "restore_best_weights": self.restore_best_weights,
-            "stop_at_minimum": self.stop_at_minimum,
-            "verbose": self.verbose,
+            **super().__getstate__(),
+            "_memory": None,
+            "_thread": None,
+            "_finite": None,
+            "_missed": None,
         }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> PlateauDecay:
-        return cls(**config)
-
-    def __reduce__(self) -> Any:
-        # A copy is another callback: the model and the memory are not its own.
-        return type(self).from_config, (self.get_config(),)
 
     @property
     def state(self) -> dict[str, Any]:
         """The memory: `best` (`None` before the first finite value), `wait`, `cooldown`,
         `scale`, `reductions`."""
-        state = asdict(self._attached().memory)
-        del state["epoch"]  # It tells resumed runs apart, and is no part of the rule.
-        return state
+        memory = self._attached().memory
+        return {name: getattr(memory, name) for name in STATE}
 
     def reset(self) -> None:
         """Forgets all that was observed. A schedule is back at its own rate; a float rate
         stays where it is."""
         attached = self._attached()
-        attached.write(Memory())
-        attached.best_weights = None
+        self.attach(self.model)
+        attached.commit(Record(Memory()))
 
     def attach(self, model: Any) -> None:
         """Takes hold of the model's optimizer, as `fit` does first.
@@ -201,18 +233,15 @@ class PlateauDecay(RateCallback):
         Raises:
             TypeError: a learning rate that is neither a float nor a `LearningRateSchedule`.
             ValueError: no optimizer.
-            ImportError: a schedule, on a JAX before 0.7.2.
         """
-        optimizer = getattr(model, "optimizer", None)
-        if optimizer is None:
-            raise ValueError(
-                "`PlateauDecay` needs a model with an optimizer. Call "
-                "`model.compile(optimizer=...)` first."
-            )
+        optimizer = self._optimizer_of(model)
         if self.model is not model:
             super().set_model(model)
-        self._memory = take_hold(model, self.min_learning_rate)
+        self._memory = take_hold(model, optimizer, self.min_learning_rate)
         self._memory.owner = id(self)
+        renew_step(model, optimizer)
+        if self.recover and self._finite is None and getattr(model, "built", False):
+            self._finite = Snapshot(model, optimizer)
 
     def update(self, value: Any, epoch: int | None = None) -> bool:
         """Takes one observation, as `fit` does at the end of an epoch.
@@ -222,64 +251,235 @@ class PlateauDecay(RateCallback):
 
         Args:
             value: The metric: a number, or a scalar array or tensor.
-            epoch: Int or `None`, the epoch (from 0), for `start_from_epoch`.
+            epoch: Int >= 0 or `None`, the epoch (from 0), for `start_from_epoch`.
 
         Returns:
             Whether the learning rate was reduced.
 
         Raises:
+            TypeError: `value` is no number, `epoch` no int.
             RuntimeError: no `attach` before; processes whose rates or memories differ.
-            ValueError: `mode="auto"` and a metric that declares no direction; another
-                `PlateauDecay` has taken hold of the optimizer.
+            ValueError: `epoch` below 0; `mode="auto"` and a metric that declares no direction;
+                another `PlateauDecay` has taken hold of the optimizer.
+        """
+        number = _number(value)
+        if epoch is not None:
+            epoch = _checks.integer("epoch", epoch, 0)
+        self._owned()
+        self.attach(self.model)  # A schedule may have been set since.
+        return self._observe(number, epoch, math.isfinite(number))
+
+    def reduce(self) -> bool:
+        """Reduces the learning rate now, by hand, with all that a reduction brings.
+
+        Returns:
+            Whether the rate changed: not at its floor, nor after `max_reductions`.
+
+        Raises:
+            RuntimeError: no `attach` before.
+            ValueError: another `PlateauDecay` has taken hold of the optimizer.
         """
         attached = self._owned()
-        if epoch is not None and epoch < self.start_from_epoch:
-            return False
-        number = agreed(float(to_number(value)), self.model, attached.memory)
-        memory, due = self._rule.observe(attached.memory, number, self._direction())
-        if memory.best != attached.memory.best:
-            attached.best_weights = self.model.get_weights() if self.restore_best_weights else None
-        attached.write(memory)
-        if not due:
-            return False
-        if not self._reduce(attached):
-            if self.stop_at_minimum:
-                self.model.stop_training = True
-            return False
-        if self.restore_best_weights:
-            self._restore(attached)
-        if self.verbose:
-            at = "" if epoch is None else f"Epoch {epoch + 1}: "
-            rates = ", ".join(
-                f"{rate:.6g}" for rate in learning_rates(self.model.optimizer).values()
-            )
-            print(f"\n{at}PlateauDecay reduces the learning rate to {rates}.")
-        return True
+        self.attach(self.model)
+        return self._reduce(attached.record, None)
 
     def set_model(self, model: Any) -> None:
+        alive = {thread.ident for thread in threading.enumerate()}
+        if self._thread not in (None, threading.get_ident()) and self._thread in alive:
+            raise ValueError(ONE_FIT)
+        self._thread = None
         super().set_model(model)
         self.attach(model)
-        self._in_fit = False
         attached = self._attached()
         # What is loaded from now on, `BackupAndRestore` loads.
         self._loaded_before, attached.loaded = attached.loaded, False
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        if self._in_fit:  # The same one, listed twice.
+        if self._thread is not None:  # The same one, listed twice.
             raise ValueError(ONLY_ONE)
         self._owned()
         super().on_train_begin(logs)
-        self._in_fit = True
-        self._missed = set()
+        self._thread = threading.get_ident()
+        self._missed, self._left, self._was_finite = set(), {}, False
         # Keras may not have built its metrics yet; where it has, no epoch is trained in vain.
         if self.monitor.removeprefix("val_") in _keras.metric_directions(self.model):
             self._direction()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        # What an interrupt left half done is done now; and a schedule may have been set, or a
+        # `MultiOptimizer` been built, since the last epoch.
+        self.attach(self.model)
         super().on_epoch_begin(epoch, logs)
+        if self.recover:
+            self._finite = Snapshot(self.model, self._optimizer)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        logs = {} if logs is None else logs
         attached = self._attached()
-        last = attached.memory.epoch
-        restored = attached.loaded
+        names = sorted(logs)
+        super().on_epoch_end(epoch, logs)
+        if attached.scales:
+            logs[f"learning_rate_scale{self._suffix}"] = attached.memory.scale
+        self._compare_floats()
+        finite = not self.recover or self._all_finite(logs)
+        value = _number(logs[self.monitor]) if self.monitor in logs else math.nan
+        if self.monitor in logs:
+            self._missed = None
+            if self.monitor not in names:
+                self._warn_once(
+                    "monitor",
+                    f"`PlateauDecay` monitors `{self.monitor}`, the rate that it changes itself. "
+                    f"Pass one of the metrics as `monitor`: {names}.",
+                )
+        if self.monitor in logs or not finite:
+            self._observe(value if finite else math.nan, epoch, finite)
+        else:
+            self._commit(attached.record, attached.memory.after(epoch))
+        if self._missed is not None:
+            self._missed.update(names)
+            validated = any(name.startswith("val_") for name in names)
+            # Without validation in this epoch it may still come: `validation_freq=2`.
+            if validated or not self.monitor.startswith("val_"):
+                self._warn_missing()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self._thread = None
+        self._finite = None
+        if self._missed:
+            self._warn_missing()
+
+    def _observe(self, number: float, epoch: int | None, finite: bool) -> bool:
+        """Takes one observation; returns whether it reduced the rate."""
+        record = self._owned().record
+        memory = record.memory
+        # Of the optimizer's life: a loop of `fit(epochs=1)` is at epoch 0 for ever.
+        early = epoch is not None and max(epoch, memory.epochs) < self.start_from_epoch
+        after = memory if epoch is None else memory.after(epoch)
+        if early and finite:
+            self._commit(record, after)
+            return False
+        due, weights = False, record.best_weights
+        if not early:
+            number = agreed(number, self._optimizer, memory)
+            after, due = self._rule.observe(after, number, self._direction())
+            if after.best != memory.best:
+                weights = self.model.get_weights() if self.restore_best_weights else None
+        record = Record(after, weights)
+        finite = finite and math.isfinite(number)
+        recovers = self.recover and not finite
+        self._was_finite |= finite
+        if due or recovers:
+            reduced = self._reduce(record, epoch, recovers)
+        else:
+            self._attached().commit(record)
+            reduced = False
+        if self.recover and finite and self._thread is None:
+            # In a loop of one's own nobody says when an epoch begins.
+            self._finite = Snapshot(self.model, self._optimizer)
+        return reduced
+
+    def _commit(self, record: Record, memory: Memory) -> None:
+        self._attached().commit(replace(record, memory=memory))
+
+    def _reduce(self, record: Record, epoch: int | None, recovers: bool = False) -> bool:
+        """Commits a record, with a reduction where one can be made; returns whether it was."""
+        made = reduction(self._rule, record.memory, self._optimizer, self.min_learning_rate)
+        writes: Writes = ()
+        if made is not None:
+            memory, writes = made
+            record = replace(record, memory=memory)
+        elif self.stop_at_minimum:
+            self.model.stop_training = True
+        if recovers:
+            writes += self._recovery(made is not None)
+        elif made is not None and self.restore_best_weights:
+            weights = self._best_weights(record)
+            record = replace(record, best_weights=weights)
+            writes += () if weights is None else (lambda: self.model.set_weights(weights),)
+        self._attached().commit(replace(record, writes=writes))
+        self._left = {
+            name: effective_rate(leaf)
+            for name, leaf in named_optimizers(self._optimizer)
+            if schedule_of(leaf) is None
+        }
+        if made is not None and self.verbose:
+            at = "" if epoch is None else f"Epoch {epoch + 1}: "
+            rates = ", ".join(f"{rate:.6g}" for rate in learning_rates(self._optimizer).values())
+            print(f"\n{at}PlateauDecay reduces the learning rate to {rates}.")
+        return made is not None
+
+    def _recovery(self, reduced: bool) -> Writes:
+        """What puts back the last finite state, with what there is to say about it."""
+        if self._finite is None:
+            return ()
+        if not self._was_finite:
+            self._warn_once(
+                "start",
+                "`PlateauDecay` goes back to the weights of the start of training, since no epoch "
+                "was finite.",
+            )
+        if not reduced:
+            self._warn_once(
+                "stuck",
+                "`PlateauDecay` goes back to the last finite epoch at the same learning rate, "
+                "which cannot be reduced any more: the same will happen again. Lower "
+                "`min_learning_rate`, or pass `stop_at_minimum=True`.",
+            )
+        return (self._finite.restore,)
+
+    def _best_weights(self, record: Record) -> Sequence[Any] | None:
+        """The best weights, if they are known and are still the model's."""
+        best = record.best_weights
+        if best is None:
+            warn(
+                "`PlateauDecay` has restored no weights, since the best weights are not known: "
+                "no value was finite, or the best one comes from a run without "
+                "`restore_best_weights` or from `load_model`, which does not load them. "
+                "`load_weights` and `BackupAndRestore` do."
+            )
+        elif [each.shape for each in best] != [tuple(each.shape) for each in self.model.weights]:
+            warn(
+                "`PlateauDecay` has restored no weights and forgets the best ones, since their "
+                "number or shapes are no longer the model's: a layer was added, or the model was "
+                "quantized."
+            )
+            best = None
+        return best
+
+    def _all_finite(self, logs: dict[str, Any]) -> bool:
+        """Whether the metric and the training loss of an epoch are finite, on all processes."""
+        values = [_number(logs[name]) for name in (self.monitor, "loss") if name in logs]
+        finite = 0.0 if all(map(math.isfinite, values)) else math.nan
+        return math.isfinite(agreed(finite, self._optimizer, self._attached().memory))
+
+    def _compare_floats(self) -> None:
+        """Compares the float rates with where this callback left them."""
+        raised = [
+            name
+            for name, leaf in named_optimizers(self._optimizer)
+            if name in self._left and effective_rate(leaf) > self._left[name]
+        ]
+        if raised:
+            self._warn_once(
+                "raised",
+                "The learning rate stands above where `PlateauDecay` has left it: something else "
+                "sets it, as `LearningRateScheduler` does in every epoch. Give the optimizer a "
+                "schedule instead, such as `keras_decay.EpochSchedule.from_function`, which "
+                "`PlateauDecay` scales.",
+            )
+
+    def _begin(self, epoch: int) -> None:
+        super()._begin(epoch)
+        attached = self._attached()
+        last, restored = attached.memory.epoch, attached.loaded
+        if epoch > 0 and self._steps_before > 0 and attached.memory == Memory():
+            warn(
+                f"Training goes on at epoch {epoch}, but `PlateauDecay` has no memory of the "
+                "epochs before. If the optimizer's weights were loaded from a file: call "
+                "`attach(model)` before `load_weights`, or there is no place for the memory that "
+                "the file holds. (A whole-model file keeps none of a float rate; of "
+                "`PlateauScale(0.1)` it does.)"
+            )
         if (restored or self._loaded_before) and last is not None:
             if epoch == last + 2:
                 warn(
@@ -298,39 +498,6 @@ class PlateauDecay(RateCallback):
                 )
         self._loaded_before = attached.loaded = False
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        if self._missed:
-            self._warn_missing()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        logs = {} if logs is None else logs
-        attached = self._attached()
-        names = sorted(logs)
-        super().on_epoch_end(epoch, logs)
-        if attached.scales:
-            logs["learning_rate_scale"] = attached.memory.scale
-        attached.write(replace(attached.memory, epoch=epoch))
-        if self.monitor in logs:
-            self._missed = None
-            self.update(logs[self.monitor], epoch)
-        elif self._missed is not None:
-            self._missed.update(names)
-            validated = any(name.startswith("val_") for name in names)
-            # Without validation in this epoch it may still come: `validation_freq=2`.
-            if validated or not self.monitor.startswith("val_"):
-                self._warn_missing()
-
-    def _restore(self, attached: PlateauMemory) -> None:
-        if attached.best_weights is None:
-            warn(
-                "`PlateauDecay` has restored no weights, since the best weights are not known: "
-                "no value was finite, or the best one comes from a run without "
-                "`restore_best_weights` or from `load_model`, which does not load them. "
-                "`load_weights` and `BackupAndRestore` do."
-            )
-            return
-        self.model.set_weights(attached.best_weights)
-
     def _warn_missing(self) -> None:
         warn(
             f"`PlateauDecay` monitors `{self.monitor}`, which is not among the metrics, so the "
@@ -338,6 +505,31 @@ class PlateauDecay(RateCallback):
             "Pass one of them as `monitor`, or `validation_data` to `fit`."
         )
         self._missed = None
+
+    @property
+    def _optimizer(self) -> Any:
+        return self._optimizer_of(self.model)
+
+    def _optimizer_of(self, model: Any) -> Any:
+        optimizer = getattr(model, self.optimizer, None)
+        if isinstance(optimizer, keras.optimizers.Optimizer):
+            return optimizer
+        if self.optimizer == "optimizer":
+            raise ValueError(
+                "`PlateauDecay` needs a model with an optimizer. Call "
+                "`model.compile(optimizer=...)` first."
+            )
+        names = [
+            name
+            for name, each in vars(model).items()
+            if isinstance(each, keras.optimizers.Optimizer)
+        ]
+        must = f"the attribute of an optimizer of the model, one of {names}"
+        return _checks.fail("optimizer", self.optimizer, must)
+
+    @property
+    def _suffix(self) -> str:
+        return "" if self.optimizer == "optimizer" else f"_{self.optimizer}"
 
     def _attached(self) -> PlateauMemory:
         if self._memory is None:
@@ -368,18 +560,24 @@ class PlateauDecay(RateCallback):
             )
         return direction
 
-    def _reduce(self, attached: PlateauMemory) -> bool:
-        """Lowers the rates of all optimizers; returns whether that changed any."""
-        # A schedule may have been set, or a `MultiOptimizer` been built, since `attach`.
-        self.attach(self.model)
-        memory, rates = attached.memory, learning_rates(self.model.optimizer)
-        for leaf in _keras.leaf_optimizers(self.model.optimizer):
-            rate = _keras.learning_rate(leaf)
-            if _keras.is_variable(rate):
-                old = float(to_number(rate))
-                leaf.learning_rate = max(old * self.factor, min(old, self.min_learning_rate))
-        attached.write(self._rule.reduce(memory))
-        if learning_rates(self.model.optimizer) == rates:
-            attached.write(memory)
-            return False
-        return True
+
+def _patience(value: Any) -> int | tuple[int, ...]:
+    if _checks.is_int(value):
+        return _checks.integer("patience", value, 1)
+    must = "an int >= 1 or a non-empty sequence of them"
+    entries = _checks.sequence("patience", value, must)
+    if not entries:
+        _checks.fail("patience", value, must)
+    return tuple(
+        _checks.integer(f"patience[{index}]", entry, 1) for index, entry in enumerate(entries)
+    )
+
+
+def _number(value: Any) -> float:
+    """A metric as a float: a number, or a scalar array, tensor or variable."""
+    number = value
+    if hasattr(value, "dtype") and not tuple(value.shape):
+        number = to_number(value)
+    if not _checks.is_number(number):
+        _checks.fail("value", value, "a number, or a scalar array or tensor", TypeError)
+    return float(number)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_decay import _checks, _keras
-from keras_decay._compose import LearningRateSchedule
+from keras_decay._config import LearningRateSchedule
 from keras_decay._preview import any_schedule, length_of_epoch, rates_at
 from keras_decay._rehearse import Rehearsal, history_values
 

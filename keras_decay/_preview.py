@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_decay import _checks
-from keras_decay._compose import check_schedule, rate_of, within
-from keras_decay._operations import ARRAY
+from keras_decay._backend import to_numpy
+from keras_decay._formula import check_schedule, within
 from keras_decay._scale import PlateauScale
 
 CHUNK = 2**16
@@ -81,5 +81,5 @@ def rates_at(schedule: Any, steps: NDArray[np.int64]) -> NDArray[np.float32]:
     rates = np.empty(len(steps), "float32")
     for start in range(0, len(steps), CHUNK):
         part = slice(start, start + CHUNK)
-        rates[part] = rate_of(schedule, steps[part], ARRAY)
+        rates[part] = to_numpy(schedule(steps[part]))
     return rates

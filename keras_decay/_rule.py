@@ -17,7 +17,11 @@ class Memory:
         cooldown: How many of the next observations are not counted.
         scale: The product of all reductions.
         reductions: How many they were.
-        epoch: The last epoch that ended, whether or not it brought an observation.
+        epoch: The last epoch that ended, as `fit` counts it, whether or not it brought an
+            observation.
+        epochs: How many epochs have ended, in however many calls of `fit`.
+        average: The moving average of the finite observations, from 0 on.
+        observations: How many went into it.
     """
 
     best: float | None = None
@@ -26,6 +30,13 @@ class Memory:
     scale: float = 1.0
     reductions: int = 0
     epoch: int | None = None
+    epochs: int = 0
+    average: float = 0.0
+    observations: int = 0
+
+    def after(self, epoch: int) -> Memory:
+        """The memory after the end of an epoch."""
+        return replace(self, epoch=epoch, epochs=max(epoch, self.epochs) + 1)
 
 
 @dataclass(frozen=True)
@@ -34,18 +45,21 @@ class Rule:
 
     `wait` counts the observations that the rule waits for: those that are not better, in a
     row; with `on_improvement`, those that are better, in total. A reduction is due when it
-    reaches `patience`.
+    reaches the patience: entry i of it before reduction i, the last entry from there on.
     """
 
     factor: float
-    patience: int
+    patience: tuple[int, ...]
     min_delta: float
     relative: bool
+    smoothing: float
     cooldown: int
+    max_reductions: int | None
     on_improvement: bool
 
-    def observe(self, memory: Memory, value: float, mode: str) -> tuple[Memory, bool]:
+    def observe(self, memory: Memory, observed: float, mode: str) -> tuple[Memory, bool]:
         """The memory after one observation, and whether a reduction is due."""
+        memory, value = self._smoothed(memory, observed)
         best, wait = memory.best, memory.wait
         better = self._better(value, best, mode)
         if better:
@@ -58,19 +72,36 @@ class Rule:
         else:
             counts = not better
         wait += counts
-        # `wait` is above `patience` where an earlier run was more patient.
-        due = counts and wait >= self.patience
+        # `wait` is above the patience where an earlier run was more patient.
+        patience = self.patience[min(memory.reductions, len(self.patience) - 1)]
+        due = counts and wait >= patience
         return replace(memory, best=best, wait=0 if due else wait), due
 
-    def reduce(self, memory: Memory) -> Memory:
-        """The memory after a reduction."""
+    def reduce(self, memory: Memory) -> Memory | None:
+        """The memory after a reduction, `None` where there have been as many as there may be."""
+        if self.max_reductions is not None and memory.reductions >= self.max_reductions:
+            return None
         return replace(
             memory,
+            wait=0,
             # Never 0: a float rate may be set back any number of times.
             scale=max(memory.scale * self.factor, sys.float_info.min),
             cooldown=self.cooldown,
             reductions=memory.reductions + 1,
         )
+
+    def reduced(self, rate: float, floor: float) -> float:
+        """A rate after a reduction: multiplied, but for the floor, which raises none."""
+        return max(rate * self.factor, min(rate, floor))
+
+    def _smoothed(self, memory: Memory, observed: float) -> tuple[Memory, float]:
+        if not math.isfinite(observed) or self.smoothing == 0.0:
+            return memory, observed
+        average = self.smoothing * memory.average + (1.0 - self.smoothing) * observed
+        count = memory.observations + 1
+        # Early on the average still holds some of the 0 that it began with.
+        value = average / (1.0 - self.smoothing**count)
+        return replace(memory, average=average, observations=count), value
 
     def _better(self, value: float, best: float | None, mode: str) -> bool:
         if not math.isfinite(value):

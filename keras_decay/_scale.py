@@ -1,24 +1,29 @@
-"""A schedule times the scale of a plateau, with the memory that made it."""
+"""A schedule times the scale of a plateau."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from keras_decay import _checks
-from keras_decay._backend import HostScalar
-from keras_decay._compose import (
+from keras_decay._backend import assign
+from keras_decay._config import register
+from keras_decay._formula import (
+    FormulaSchedule,
+    Numbers,
+    Tensors,
     check_schedule,
+    rate_at,
     rate_of,
-    schedule_config,
-    schedule_from_config,
 )
+from keras_decay._memory import PlateauMemory, Record, checked_memory
 from keras_decay._rule import Memory
-from keras_decay._schedules import HostSchedule, Operations, register
 
 
 @register
-class PlateauScale(HostSchedule):
+class PlateauScale(FormulaSchedule):
     """A schedule, or a constant rate, times the scale of a `PlateauDecay`.
 
     ```
@@ -42,14 +47,14 @@ class PlateauScale(HostSchedule):
         scale: Float in (0, 1], the product of all reductions so far.
         reductions: Int >= 0, how many they were.
         epoch: Int >= 0 or `None`, the last epoch that the plateau saw the end of.
+        epochs: Int >= 0, how many epochs it saw the end of.
+        average: Float, the moving average of the observations.
+        observations: Int >= 0, how many went into it.
         name: String.
 
-    `best` to `epoch` are the memory of the plateau, here to be saved and loaded with the
-    model; leave them alone otherwise. One that serves several optimizers has a scale and a
-    memory for each.
-
-    Calling it with `step`, an int or an array of ints (NumPy, tensor or `keras.Variable`),
-    returns a float32 tensor of the same shape, whatever `keras.config.floatx()` is.
+    `best` to `observations` are the memory of the plateau, here to be saved and loaded with the
+    model; leave them alone otherwise. The object that you build is never changed: a plateau puts
+    one of its own in its place, which starts from this memory.
 
     Raises:
         TypeError: an argument of the wrong type.
@@ -75,70 +80,59 @@ class PlateauScale(HostSchedule):
         scale: float = 1.0,
         reductions: int = 0,
         epoch: int | None = None,
+        epochs: int = 0,
+        average: float = 0.0,
+        observations: int = 0,
         name: str = "PlateauScale",
     ):
         self.schedule = check_schedule("schedule", schedule)
         self.min_learning_rate = _checks.min_learning_rate(min_learning_rate)
         self.name = _checks.string("name", name)
-        self.memory = checked_memory(
-            best=best,
-            wait=wait,
-            cooldown=cooldown,
-            scale=scale,
-            reductions=reductions,
-            epoch=epoch,
+        memory = checked_memory(
+            {
+                "best": best,
+                "wait": wait,
+                "cooldown": cooldown,
+                "scale": scale,
+                "reductions": reductions,
+                "epoch": epoch,
+                "epochs": epochs,
+                "average": average,
+                "observations": observations,
+            }
         )
-        self.scalar = HostScalar(self.memory.scale)
-        self.followed: Any = None
-        """The `PlateauMemory` of the optimizer that this has become part of."""
+        self.holder: Record | PlateauMemory = Record(memory)
+        """What has the memory: a record of this one's own or, where this is part of an optimizer
+        that a plateau holds, the memory of that optimizer."""
+        self.variable: Any = None
+        """The scale as the compiled step of that optimizer reads it."""
+        self.clock: Any = None
+        """The step counter of that optimizer."""
 
-    def follow(self, memory: Memory) -> None:
-        """Takes on `memory`, also for the steps that are compiled already."""
-        self.memory = memory
-        if memory.scale != self.scalar.value:
-            self.scalar.assign(memory.scale)
+    @property
+    def memory(self) -> Memory:
+        return self.holder.memory
 
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy is part of no optimizer yet.
-        return {**vars(self), "followed": None}
+    def write(self) -> None:
+        """Has the variable hold what the memory says."""
+        assign(self.variable, self.memory.scale, beside=self.clock)
 
-    def _rate(self, step: Any, xp: Operations) -> Any:
-        base = rate_of(self.schedule, step, xp)
-        rate = base * xp.read(self.scalar)
+    def __reduce__(self) -> Any:
+        # A copy is part of no optimizer.
+        return type(self).from_config, (self.get_config(),)
+
+    def _rate(self, step: Any, xp: Numbers | Tensors) -> Any:
+        return self._scaled(rate_of(self.schedule, step, xp), xp.read(self), xp)
+
+    def _scaled(self, base: Any, scale: Any, xp: Numbers | Tensors) -> Any:
         if self.min_learning_rate == 0.0:
-            return rate
-        return xp.maximum(rate, xp.minimum(base, self.min_learning_rate))
+            return base * scale
+        return xp.maximum(base * scale, xp.minimum(base, self.min_learning_rate))
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "schedule": schedule_config(self.schedule),
-            "min_learning_rate": self.min_learning_rate,
-            **asdict(self.memory),
-            "name": self.name,
-        }
+    def at(self, step: int, scale: float) -> float:
+        """The rate at a step, as it would be with that scale."""
+        base = rate_at(self.schedule, step)
+        return float(np.float32(self._scaled(base, scale, Numbers(step, step))))
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> PlateauScale:
-        return cls(**{**config, "schedule": schedule_from_config(config["schedule"])})
-
-
-def checked_memory(
-    *, best: Any, wait: Any, cooldown: Any, scale: Any, reductions: Any, epoch: Any
-) -> Memory:
-    """A memory from a file, or an error that names what is wrong with it."""
-    memory = Memory(
-        best=None if best is None else _checks.real("best", best, "a finite number or None"),
-        wait=_checks.integer("wait", wait, 0),
-        cooldown=_checks.integer("cooldown", cooldown, 0),
-        scale=_checks.real("scale", scale, "a number in (0, 1]", above=0.0, at_most=1.0),
-        reductions=_checks.integer("reductions", reductions, 0),
-        epoch=None if epoch is None else _checks.integer("epoch", epoch, 0),
-    )
-    if (memory.scale == 1.0) != (memory.reductions == 0):
-        _checks.fail(
-            "scale",
-            scale,
-            f"1.0 before the first reduction and below it after one; "
-            f"here `reductions` is {reductions}",
-        )
-    return memory
+    def _arguments(self) -> dict[str, Any]:
+        return {**super()._arguments(), **asdict(self.memory)}

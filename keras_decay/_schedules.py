@@ -1,39 +1,21 @@
-"""Learning rates that follow the epoch: step decay and inverse-time decay."""
+"""Learning rates that follow the epoch: step decay, inverse-time decay, and any table."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
 from keras_decay import _checks
-from keras_decay._backend import COUNTER, LAST_STEP, Table
-from keras_decay._operations import ARRAY, DEVICE, NUMBER, compute
-
-register = keras.saving.register_keras_serializable(package="keras_decay")
-Operations = type[NUMBER] | type[ARRAY] | type[DEVICE]
-
-
-class HostSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule whose formula is written once, for host numbers and for tensors."""
-
-    name: str
-    outermost = False
-    """Whether other schedules refuse to have this one inside them."""
-
-    def __call__(self, step: Any) -> Any:
-        return compute(self._rate, step)
-
-    def _rate(self, step: Any, xp: Operations) -> Any:
-        """The rate at an integer `step`, in the operations of `xp`."""
-        raise NotImplementedError
+from keras_decay._backend import COUNTER, LAST_STEP, Table, to_number
+from keras_decay._config import register
+from keras_decay._formula import FormulaSchedule, Numbers, Tensors, prepare
 
 
 @register
-class StepDecay(HostSchedule):
+class StepDecay(FormulaSchedule):
     """Multiplies the learning rate by a constant every k epochs, or at milestones.
 
     ```
@@ -52,16 +34,14 @@ class StepDecay(HostSchedule):
         decay_rate: Float in (0, 1), what the rate is multiplied by at each decay.
         decay_epochs: Int >= 1, the number of epochs between two decays; or a strictly
             increasing sequence of such ints, the epochs (counted from 0) that decay.
-        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch of `fit`.
+        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch of `fit`; `None`
+            to be told by `fit`, through `PlateauDecay` or `LearningRateLogger`.
         min_learning_rate: Float in [0, initial_learning_rate], the floor.
         name: String.
 
-    Calling it with `step`, an int or an array of ints (NumPy, tensor or `keras.Variable`),
-    returns a float32 tensor of the same shape, whatever `keras.config.floatx()` is.
-
     Raises:
         TypeError: an argument of the wrong type.
-        ValueError: an argument out of its range.
+        ValueError: an argument out of its range; a call before `steps_per_epoch` is known.
 
     Example:
 
@@ -79,7 +59,7 @@ class StepDecay(HostSchedule):
         decay_rate: float = 0.1,
         decay_epochs: int | Sequence[int] = 1,
         *,
-        steps_per_epoch: int,
+        steps_per_epoch: int | None = None,
         min_learning_rate: float = 0.0,
         name: str = "StepDecay",
     ):
@@ -90,23 +70,27 @@ class StepDecay(HostSchedule):
             "decay_rate", decay_rate, "a number in (0, 1)", above=0.0, below=1.0
         )
         self.decay_epochs: int | tuple[int, ...] = _decay_epochs(decay_epochs)
-        self.steps_per_epoch = _checks.integer("steps_per_epoch", steps_per_epoch, 1)
+        self.steps_per_epoch = _checks.steps_per_epoch(steps_per_epoch)
         self.min_learning_rate = _checks.min_learning_rate(
             min_learning_rate, self.initial_learning_rate
         )
         self.name = _checks.string("name", name)
         self._powers, self._power_chunks = self._tables()
+        prepare(self)
+
+    def _prepare(self) -> None:
         if not isinstance(self.decay_epochs, int):
-            steps = [epoch * self.steps_per_epoch for epoch in self.decay_epochs]
+            steps = [epoch * self._known() for epoch in self.decay_epochs]
             # A milestone that the counter cannot hold is one that it never reaches.
             self._milestones = Table([step for step in steps if step <= LAST_STEP], COUNTER)
 
-    def _rate(self, step: Any, xp: Operations) -> Any:
+    def _rate(self, step: Any, xp: Numbers | Tensors) -> Any:
+        steps_per_epoch = self._known()
         if isinstance(self.decay_epochs, int):
-            decays = xp.floor_divide(step, self.steps_per_epoch * self.decay_epochs)
+            decays = xp.floor_divide(step, steps_per_epoch * self.decay_epochs)
         else:
             decays = xp.count_reached(self._milestones, step)
-        size, chunks = len(self._powers.values), len(self._power_chunks.values)
+        size, chunks = len(self._powers), len(self._power_chunks)
         decays = xp.minimum(decays, size * chunks - 1)
         if chunks == 1:
             return xp.lookup(self._powers, decays)
@@ -134,29 +118,18 @@ class StepDecay(HostSchedule):
         chunk = self.decay_rate**size
         return Table(powers), Table(chunk ** np.arange(chunks, dtype="float64"))
 
-    def get_config(self) -> dict[str, Any]:
-        epochs = self.decay_epochs
-        return {
-            "initial_learning_rate": self.initial_learning_rate,
-            "decay_rate": self.decay_rate,
-            "decay_epochs": epochs if isinstance(epochs, int) else list(epochs),
-            "steps_per_epoch": self.steps_per_epoch,
-            "min_learning_rate": self.min_learning_rate,
-            "name": self.name,
-        }
-
 
 def _decay_epochs(value: Any) -> int | tuple[int, ...]:
     must = "an int >= 1 or a strictly increasing sequence of them"
     if not _checks.is_int(value):
-        return _checks.integers("decay_epochs", value, 1, must)
-    if value < 1:
+        return _checks.integers("decay_epochs", value, must)
+    if not 1 <= value <= _checks.LARGEST_INT:
         _checks.fail("decay_epochs", value, must)
     return int(value)
 
 
 @register
-class InverseTimeDecay(HostSchedule):
+class InverseTimeDecay(FormulaSchedule):
     """Divides the learning rate by a number that grows linearly with the epochs.
 
     ```
@@ -171,17 +144,15 @@ class InverseTimeDecay(HostSchedule):
     Args:
         initial_learning_rate: Float > 0, the rate of step 0.
         decay_rate: Float >= 0, per epoch: after `1 / decay_rate` epochs the rate is halved.
-        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch of `fit`.
+        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch of `fit`; `None`
+            to be told by `fit`, through `PlateauDecay` or `LearningRateLogger`.
         staircase: Whether the rate changes once an epoch instead of at every step.
         min_learning_rate: Float in [0, initial_learning_rate], the floor.
         name: String.
 
-    Calling it with `step`, an int or an array of ints (NumPy, tensor or `keras.Variable`),
-    returns a float32 tensor of the same shape, whatever `keras.config.floatx()` is.
-
     Raises:
         TypeError: an argument of the wrong type.
-        ValueError: an argument out of its range.
+        ValueError: an argument out of its range; a call before `steps_per_epoch` is known.
 
     Example:
 
@@ -199,7 +170,7 @@ class InverseTimeDecay(HostSchedule):
         initial_learning_rate: float,
         decay_rate: float,
         *,
-        steps_per_epoch: int,
+        steps_per_epoch: int | None = None,
         staircase: bool = False,
         min_learning_rate: float = 0.0,
         name: str = "InverseTimeDecay",
@@ -210,27 +181,115 @@ class InverseTimeDecay(HostSchedule):
         self.decay_rate = _checks.real(
             "decay_rate", decay_rate, "a finite number >= 0", at_least=0.0, at_most=_checks.LARGEST
         )
-        self.steps_per_epoch = _checks.integer("steps_per_epoch", steps_per_epoch, 1)
+        self.steps_per_epoch = _checks.steps_per_epoch(steps_per_epoch)
         self.staircase = _checks.boolean("staircase", staircase)
         self.min_learning_rate = _checks.min_learning_rate(
             min_learning_rate, self.initial_learning_rate
         )
         self.name = _checks.string("name", name)
 
-    def _rate(self, step: Any, xp: Operations) -> Any:
+    def _rate(self, step: Any, xp: Numbers | Tensors) -> Any:
+        steps_per_epoch = self._known()
         if self.staircase:
-            epochs = xp.floating(xp.floor_divide(step, self.steps_per_epoch))
+            epochs = xp.floating(xp.floor_divide(step, steps_per_epoch))
         else:
-            epochs = xp.floating(step) / float(self.steps_per_epoch)
+            epochs = xp.floating(step) / float(steps_per_epoch)
         rate = self.initial_learning_rate / (1.0 + self.decay_rate * epochs)
         return xp.maximum(rate, self.min_learning_rate)
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "initial_learning_rate": self.initial_learning_rate,
-            "decay_rate": self.decay_rate,
-            "steps_per_epoch": self.steps_per_epoch,
-            "staircase": self.staircase,
-            "min_learning_rate": self.min_learning_rate,
-            "name": self.name,
-        }
+
+@register
+class EpochSchedule(FormulaSchedule):
+    """A learning rate for each epoch, from a table or from any function of the epoch.
+
+    ```
+    e = step // steps_per_epoch
+    learning_rate = learning_rates[min(e, len(learning_rates) - 1)]
+    ```
+
+    The first step of epoch k, which is step `k * steps_per_epoch`, is the first one with its
+    rate; the last rate stays. What `keras.callbacks.LearningRateScheduler` does, as a schedule,
+    which a plateau can scale.
+
+    Args:
+        learning_rates: A non-empty sequence of finite floats >= 0, the rate of each epoch from
+            epoch 0 on. (Of a function of the epoch, `EpochSchedule.from_function` makes one.)
+        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch of `fit`; `None`
+            to be told by `fit`, through `PlateauDecay` or `LearningRateLogger`.
+        name: String.
+
+    Raises:
+        TypeError: an argument of the wrong type; a function.
+        ValueError: an argument out of its range; a call before `steps_per_epoch` is known.
+
+    Example:
+
+    >>> schedule = keras_decay.EpochSchedule([0.1, 0.05, 0.01], steps_per_epoch=100)
+    >>> [round(float(schedule(step)), 4) for step in (0, 99, 100, 299, 1000)]
+    [0.1, 0.1, 0.05, 0.01, 0.01]
+    >>> halves = keras_decay.EpochSchedule.from_function(lambda epoch: 0.1 * 0.5**epoch, 3)
+    >>> halves.learning_rates
+    (0.1, 0.05, 0.025)
+
+    Source: `keras.callbacks.LearningRateScheduler`; published tables of rates.
+    """
+
+    def __init__(
+        self,
+        learning_rates: Sequence[float],
+        *,
+        steps_per_epoch: int | None = None,
+        name: str = "EpochSchedule",
+    ):
+        must = "a non-empty sequence of finite numbers >= 0, the rate of each epoch"
+        if callable(learning_rates):
+            must += "; of a function, `EpochSchedule.from_function(function, epochs)` makes one"
+            _checks.fail("learning_rates", learning_rates, must, TypeError)
+        rates = _checks.sequence("learning_rates", learning_rates, must)
+        if not rates:
+            _checks.fail("learning_rates", learning_rates, must)
+        self.learning_rates = tuple(
+            _rate(f"learning_rates[{epoch}]", rate) for epoch, rate in enumerate(rates)
+        )
+        self.steps_per_epoch = _checks.steps_per_epoch(steps_per_epoch)
+        self.name = _checks.string("name", name)
+        self._table = Table(np.array(self.learning_rates, "float64"))
+
+    @classmethod
+    def from_function(
+        cls,
+        function: Callable[[int], float],
+        epochs: int,
+        *,
+        steps_per_epoch: int | None = None,
+        name: str = "EpochSchedule",
+    ) -> EpochSchedule:
+        """The schedule of `function(epoch)`, called once for each of the epochs.
+
+        The numbers are kept, not the function, so what is saved is a list of floats.
+
+        Args:
+            function: Called with an int, the epoch from 0 on; returns a finite float >= 0.
+            epochs: Int >= 1, how many epochs; the rate of the last one stays.
+            steps_per_epoch: As of the schedule.
+            name: String.
+
+        Raises:
+            TypeError: an argument of the wrong type; a rate that is no number.
+            ValueError: an argument out of its range; a rate that is not finite or below 0.
+        """
+        if not callable(function):
+            _checks.fail("function", function, "a function of the epoch, an int", TypeError)
+        epochs = _checks.integer("epochs", epochs, 1)
+        rates = [_rate(f"function({epoch})", function(epoch)) for epoch in range(epochs)]
+        return cls(rates, steps_per_epoch=steps_per_epoch, name=name)
+
+    def _rate(self, step: Any, xp: Numbers | Tensors) -> Any:
+        epoch = xp.floor_divide(step, self._known())
+        return xp.lookup(self._table, xp.minimum(epoch, len(self._table) - 1))
+
+
+def _rate(name: str, value: Any) -> float:
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "dtype"):  # A scalar of any kind.
+        value = to_number(value)
+    return _checks.real(name, value, "a finite number >= 0", at_least=0.0, at_most=_checks.LARGEST)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_decay._backend import COUNTER
-from keras_decay._operations import DEVICE
+from keras_decay._formula import Tensors
 
 BACKEND = keras.backend.backend()
 
@@ -47,7 +47,7 @@ def in_step(schedule, steps):
     """The rates that a schedule gives inside a compiled training step."""
     steps = keras.ops.convert_to_tensor(np.asarray(steps), COUNTER)
     if BACKEND == "torch":  # What runs on an accelerator; dynamo takes a second an example.
-        return keras.ops.convert_to_numpy(schedule._rate(steps, DEVICE))
+        return keras.ops.convert_to_numpy(schedule._rate(steps, Tensors(steps, steps)))
     return keras.ops.convert_to_numpy(compiled(lambda step: schedule(step))(steps))
 
 

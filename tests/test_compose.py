@@ -226,12 +226,12 @@ SCHEDULE = "a float or a `LearningRateSchedule`"
         (
             lambda: LinearWarmup(0.1, -1, steps_per_epoch=1),
             ValueError,
-            "`warmup_epochs` must be an int >= 0. Received: warmup_epochs=-1",
+            "`warmup_epochs` must be a finite number >= 0. Received: warmup_epochs=-1",
         ),
         (
-            lambda: LinearWarmup(0.1, 0.5, steps_per_epoch=1),
+            lambda: LinearWarmup(0.1, True, steps_per_epoch=1),
             TypeError,
-            "`warmup_epochs` must be an int >= 0. Received: warmup_epochs=0.5",
+            "`warmup_epochs` must be a finite number >= 0. Received: warmup_epochs=True",
         ),
         (
             lambda: LinearWarmup(0.1, 1, steps_per_epoch=0),
@@ -273,7 +273,7 @@ SCHEDULE = "a float or a `LearningRateSchedule`"
             lambda: JoinedSchedule([0.1, 0.2], [], steps_per_epoch=1),
             ValueError,
             (
-                "`boundaries` must be 1 strictly increasing ints >= 1, one fewer than there are "
+                "`boundaries` must be 1 strictly increasing numbers > 0, one fewer than there are "
                 "schedules. Received: boundaries=[]"
             ),
         ),
@@ -293,9 +293,22 @@ SCHEDULE = "a float or a `LearningRateSchedule`"
             "Received: boundaries=[0]",
         ),
         (
-            lambda: JoinedSchedule([0.1, 0.2], [1.5], steps_per_epoch=1),
+            lambda: JoinedSchedule([0.1, 0.2], ["1"], steps_per_epoch=1),
             TypeError,
-            "Received: boundaries=[1.5]",
+            "Received: boundaries=['1']",
+        ),
+        (
+            lambda: JoinedSchedule([0.1, 0.2], [float("nan")], steps_per_epoch=1),
+            ValueError,
+            "Received: boundaries=[nan]",
+        ),
+        (
+            lambda: JoinedSchedule([0.1, 0.2, 0.3], [1.1, 1.12], steps_per_epoch=4),
+            ValueError,
+            (
+                "`boundaries` must be at least one step after the one before; with 4 steps in an "
+                "epoch they are the steps [4, 4]"
+            ),
         ),
         (
             lambda: JoinedSchedule([0.1, 0.2], 3, steps_per_epoch=1),

@@ -336,6 +336,11 @@ def test_listed_after_a_checkpoint_of_the_whole_model_it_warns_at_resume(tmp_pat
         fit(network, [plateau()], initial_epoch=3, epochs=4, values=VALUES)
 
 
+def saved_variables(network):
+    """The optimizer's variables without the scale, which is one of them on JAX."""
+    return [each for each in network.optimizer.variables if each.name != "plateau_scale"]
+
+
 def test_a_weights_file_with_a_memory_loads_into_a_model_without_one(tmp_path):
     """And the other way round, each without a warning, momentum included."""
     for rate in LEARNING_RATES.values():
@@ -351,7 +356,7 @@ def test_a_weights_file_with_a_memory_loads_into_a_model_without_one(tmp_path):
         network.load_weights(tmp_path / "without.weights.h5")
         assert callback.state["best"] is None
         for loaded, saved in ((without, with_plateau), (network, bare)):
-            for a, b in zip(loaded.optimizer.variables, saved.optimizer.variables, strict=True):
+            for a, b in zip(saved_variables(loaded), saved_variables(saved), strict=True):
                 assert np.array_equal(keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b))
 
 

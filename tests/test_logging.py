@@ -240,7 +240,7 @@ def test_the_logger_comes_back_from_its_config():
     config = json.loads(json.dumps(keras.saving.serialize_keras_object(logger)))
     again = keras.saving.deserialize_keras_object(config)
     assert isinstance(again, LearningRateLogger)
-    assert again.get_config() == {"warn": False}
+    assert again.get_config() == {"warn": False, "every": None}
     with pytest.raises(TypeError, match=r"`warn` must be True or False\. Received: warn=1"):
         LearningRateLogger(1)
 

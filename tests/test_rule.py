@@ -174,12 +174,16 @@ def reductions(values, mode="min", memory=None, **arguments):
     """The indices of the values at which a reduction was made, and the memory in the end."""
     defaults = {
         "factor": FACTOR,
-        "patience": 1,
+        "patience": (1,),
         "min_delta": 0.0,
         "relative": False,
         "cooldown": 0,
         "on_improvement": False,
+        "smoothing": 0.0,
+        "max_reductions": None,
     }
+    if isinstance(arguments.get("patience"), int):
+        arguments["patience"] = (arguments["patience"],)
     rule = Rule(**{**defaults, **arguments})
     memory = memory or Memory()
     at = []

@@ -203,16 +203,21 @@ def test_every_way_to_run_a_step_trains_alike(arguments, monkeypatch):
     )
 
 
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX reads the scale with the optimizer's variables")
 @pytest.mark.parametrize("milestones", [1, [1, 3]], ids=["every-epoch", "milestones"])
 def test_dynamo_compiles_the_schedules_without_a_break(milestones):
     """On torch `jit_compile=True` compiles them; the scale changes without a recompilation."""
-    scaled = PlateauScale(StepDecay(0.1, 0.5, milestones, steps_per_epoch=2))
+    network = SimpleNamespace(
+        optimizer=keras.optimizers.SGD(StepDecay(0.1, 0.5, milestones, steps_per_epoch=2))
+    )
+    plateau = PlateauDecay(factor=0.5)
+    plateau.attach(network)
+    scaled = schedule_of(network.optimizer)
     function = compiled(lambda step: scaled(step))
-    PlateauDecay().attach(SimpleNamespace(optimizer=keras.optimizers.SGD(scaled)))
     steps = keras.ops.convert_to_tensor(np.arange(8), "int32")
     before = keras.ops.convert_to_numpy(function(steps))
     np.testing.assert_allclose(before, keras.ops.convert_to_numpy(scaled(np.arange(8))), rtol=1e-6)
-    scaled.scalar.assign(0.5)
+    assert plateau.reduce()
     np.testing.assert_allclose(keras.ops.convert_to_numpy(function(steps)), before / 2, rtol=1e-6)
 
 

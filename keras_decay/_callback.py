@@ -1,0 +1,154 @@
+"""What both callbacks do in a `fit`: teach schedules, log rates, warn of what goes wrong unseen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_decay import _keras
+from keras_decay._config import Configured
+from keras_decay._formula import teach, untaught, within
+from keras_decay._hold import renew_step
+from keras_decay._rates import learning_rates, schedule_of, steps_done, warn
+
+WARNED = "warned_by_keras_decay"
+
+
+class RateCallback(Configured, keras.callbacks.Callback):
+    """Tells the schedules how many steps an epoch has, logs the rates at each epoch end, and
+    compares what the schedules take for an epoch with what is one in this run."""
+
+    warn = True
+    """Whether to compare."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._begins = False
+        self._batch = -1
+        """The last batch of the epoch that has ended."""
+        self._steps_before = 0
+        """The steps that the optimizer had done when the epoch began."""
+        self._warned: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy is another callback: the model is not its own.
+        return {**vars(self), **_keras.CALLBACK_OUTSIDE_FIT}
+
+    @property
+    def _optimizer(self) -> Any:
+        """The optimizer whose rates are logged."""
+        return self.model.optimizer
+
+    @property
+    def _suffix(self) -> str:
+        """What its log names end with."""
+        return ""
+
+    def _leaves(self) -> list[Any]:
+        optimizer = self._optimizer
+        return [] if optimizer is None else _keras.leaf_optimizers(optimizer)
+
+    def _steps_done(self) -> int:
+        return max(map(steps_done, self._leaves()), default=0)
+
+    def set_params(self, params: dict[str, Any]) -> None:
+        super().set_params(params)
+        # Before any callback's `on_train_begin`, for one that reads the rate there.
+        steps = params.get("steps")
+        for schedule in filter(None, map(schedule_of, self._leaves())):
+            unknowing = untaught(schedule)
+            if not unknowing:
+                continue
+            if steps is None:
+                raise ValueError(
+                    f"`{type(unknowing[0]).__name__}` is to learn from `fit` how many steps an "
+                    "epoch has, but `fit` does not know it. Pass `steps_per_epoch=` to `fit` or "
+                    "to the schedule; a `tf.data.Dataset` is told its size by "
+                    "`dataset.apply(tf.data.experimental.assert_cardinality(batches))`."
+                )
+            teach(schedule, steps)
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        renew_step(self.model, self._optimizer)
+        self._begins = True
+        # The callbacks of a `fit` share their `params`, and what one has said of an optimizer,
+        # none says again.
+        warned = self.params.setdefault(WARNED, {})
+        self._warned = warned.setdefault(id(self._optimizer), set())
+        if self.warn and self.params.get("steps"):
+            self._compare_epochs(self.params["steps"])
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._steps_before, self._batch = self._steps_done(), -1
+        # Not earlier: `BackupAndRestore` loads when training begins, and sets the epoch too.
+        if self._begins:
+            self._begin(epoch)
+        self._begins = False
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._batch = batch
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if logs is not None and self._optimizer is not None:
+            # What is there already stays: who logged it may have lowered the rate since.
+            rates = learning_rates(self._optimizer, self._suffix, last_step=True)
+            logs.update({**rates, **logs})
+        if self.warn:
+            self._compare_steps()
+
+    def _begin(self, epoch: int) -> None:
+        """Compares the first epoch of a `fit` with what the optimizer has done."""
+        scheduled = any(map(schedule_of, self._leaves()))
+        if self.warn and epoch > 0 and scheduled and self._steps_before == 0:
+            steps = self.params.get("steps")
+            self._warn_once(
+                "starts over",
+                f"Training starts at epoch {epoch}, but the optimizer is at step 0, so its "
+                "learning-rate schedule starts over. Load the optimizer's state too "
+                "(`keras.models.load_model`, `BackupAndRestore`, or `load_weights` after "
+                "`compile`, `optimizer.build` and `PlateauDecay.attach`), or set its clock: "
+                f"`model.optimizer.iterations.assign({epoch * steps if steps else 'step'})`.",
+            )
+
+    def _compare_epochs(self, steps: int) -> None:
+        for leaf in self._leaves():
+            for each in within(schedule_of(leaf)):
+                own = getattr(each, "steps_per_epoch", None)
+                # With one step to an epoch a schedule counts in steps.
+                if own not in (None, 1, steps):
+                    name = type(each).__name__
+                    self._warn_once(
+                        f"{name} {own}",
+                        f"`{name}` counts epochs of {own} steps, but an epoch of this run has "
+                        f"{steps}. Pass `steps_per_epoch={steps}` to the schedule.",
+                    )
+
+    def _compare_steps(self) -> None:
+        """Compares the steps that the optimizer has counted in an epoch with its batches."""
+        batches, counted = self._batch + 1, self._steps_done() - self._steps_before
+        # One that scales the loss leaves out what overflows; a user's own may count elsewhere.
+        counts = not _keras.wrappers(self._optimizer) and not any(
+            map(_keras.forwards_learning_rate, self._leaves())
+        )
+        if batches and counted == 0 and counts:
+            self._warn_once(
+                "idle",
+                "The optimizer has taken no step in this epoch, so its learning rate changes "
+                "nothing. If another optimizer of the model trains it, pass the name of its "
+                'attribute to `PlateauDecay`, as in `optimizer="g_optimizer"`.',
+            )
+        if batches and counted == batches + 1 and not self.params.get("steps"):
+            self._warn_once(
+                "counter",
+                f"The optimizer has counted {counted} steps in an epoch of {batches} batches, so "
+                "its schedule runs ahead: TensorFlow does so on data of unknown size. Tell it: "
+                "`dataset.apply(tf.data.experimental.assert_cardinality(batches))`, or pass "
+                "`steps_per_epoch` to `fit`.",
+            )
+
+    def _warn_once(self, key: str, message: str) -> None:
+        """A warning of which one in a `fit` is enough."""
+        if key not in self._warned:
+            self._warned.add(key)
+            warn(message)

@@ -1,0 +1,67 @@
+"""The learning rates of an optimizer, as the host computes them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from keras_decay import _keras
+from keras_decay._backend import to_number
+from keras_decay._config import LearningRateSchedule
+from keras_decay._formula import rate_at
+
+
+def warn(message: str) -> None:
+    warnings.warn(message, stacklevel=3)
+
+
+def steps_done(optimizer: Any) -> int:
+    return int(to_number(_keras.step_counter(optimizer)))
+
+
+def schedule_of(optimizer: Any) -> Any:
+    """The schedule of an optimizer, `None` where its rate is a float."""
+    rate = _keras.learning_rate(optimizer)
+    forwards = _keras.forwards_learning_rate(optimizer)
+    return rate if isinstance(rate, LearningRateSchedule) and not forwards else None
+
+
+def rate_used(rate: Any, step: int) -> float:
+    """What a float rate, or a schedule at a step, is in the optimizer: a float32."""
+    return float(np.float32(rate_at(rate, step)))
+
+
+def effective_rate(optimizer: Any, last_step: bool = False) -> float:
+    """The rate of an optimizer at its next step, or at the last one done."""
+    schedule = schedule_of(optimizer)
+    if schedule is None:
+        return float(to_number(optimizer.learning_rate))
+    return rate_used(schedule, max(steps_done(optimizer) - last_step, 0))
+
+
+def named_optimizers(optimizer: Any, suffix: str = "") -> Iterator[tuple[str, Any]]:
+    """The optimizers that have a rate, each with what follows `learning_rate` in its log name.
+
+    Nothing for a single one; for those of a `MultiOptimizer` their own names, as in Keras's own
+    callbacks, of which no two are alike.
+    """
+    several = hasattr(_keras.unwrapped(optimizer), "optimizers")
+    taken = set()
+    for leaf in _keras.leaf_optimizers(optimizer):
+        name, count = suffix, 0
+        while several and (name == suffix or name in taken):
+            name = f"{suffix}_{leaf.name}" + (f"_{count}" if count else "")
+            count += 1
+        taken.add(name)
+        yield name, leaf
+
+
+def learning_rates(optimizer: Any, suffix: str = "", last_step: bool = False) -> dict[str, float]:
+    """The effective rates by the names that they are logged under."""
+    return {
+        f"learning_rate{name}": effective_rate(leaf, last_step)
+        for name, leaf in named_optimizers(optimizer, suffix)
+    }
