@@ -212,7 +212,8 @@ class ProductSchedule(FormulaSchedule):
         self.name = _checks.string("name", name)
 
     def _rate(self, step: Any, xp: Numbers | Tensors) -> Any:
-        number, product = 1.0, None
+        number = 1.0
+        product: Any = None
         for factor in self.factors:
             if isinstance(factor, float):
                 number *= factor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 
 import keras
 import numpy as np
@@ -106,7 +107,8 @@ def jax_compilations(name):
     class Handler(logging.Handler):
         def emit(self, record):
             message = record.getMessage()
-            if message.startswith(f"Finished XLA compilation of jit({name})"):
+            # Old Kerases have another name for the compiled step.
+            if re.match(rf"Finished XLA compilation of jit\((compiled_)?{name}\)", message):
                 compilations.append(message)
 
     logger, handler = logging.getLogger("jax"), Handler()
