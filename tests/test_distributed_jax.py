@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +22,10 @@ if BACKEND != "jax":
     pytest.skip("needs JAX", allow_module_level=True)
 
 import keras
+
+if "auto_shard_dataset" not in inspect.signature(keras.distribution.DataParallel).parameters:
+    pytest.skip("needs a Keras that can leave the data as they are", allow_module_level=True)
+
 from distributed_jax_child import BEST_SECOND, EPOCHS, HALF, loop, network, train
 
 from keras_decay import LearningRateLogger
