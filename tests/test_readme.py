@@ -1,39 +1,66 @@
-"""The README's examples run, in the order in which a reader meets them."""
+"""The examples of the README and of the guide run, in the order in which a reader meets them."""
 
 from __future__ import annotations
 
 import inspect
 import re
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from support import STEPS_PER_EPOCH, fit, model
+from support import fit, model
 
 import keras_decay
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+GUIDE = sorted((ROOT / "notebooks" / "guide").glob("*.md"))
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(page, language):
+    text = page.read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def after_the_readme():
+    """What a reader has who typed in the README's blocks."""
+    namespace = {}
+    run_blocks(README, namespace)
+    return namespace
+
+
+def run_blocks(page, namespace):
+    for number, block in enumerate(blocks(page, "python")):
+        exec(compile(block, f"{page.name}, python block {number}", "exec"), namespace)
 
 
 @pytest.mark.skipif(
     "double_checkpoint" not in inspect.signature(keras.callbacks.BackupAndRestore).parameters,
-    reason="the README is written for a Keras that keeps a second checkpoint",
+    reason="the pages are written for a Keras that keeps a second checkpoint",
 )
-def test_every_python_block_of_the_readme_runs():
-    """One namespace for all of them, as for a reader who types them in."""
-    assert len(blocks("python")) >= 5
-    namespace = {}
-    for number, block in enumerate(blocks("python")):
-        exec(compile(block, f"README.md, python block {number}", "exec"), namespace)
-    assert namespace["plateau"].state["best"] is not None
+@pytest.mark.parametrize("page", [README, *GUIDE], ids=lambda page: page.stem)
+def test_every_python_block_of_a_page_runs(page, after_the_readme):
+    """One namespace for a page, which goes on from that of the README."""
+    if page == README:
+        assert len(blocks(page, "python")) >= 5
+        assert after_the_readme["plateau"].state["best"] is not None
+    else:
+        run_blocks(page, dict(after_the_readme))
+
+
+@pytest.mark.parametrize("page", [README, *GUIDE], ids=lambda page: page.stem)
+def test_every_link_of_a_page_leads_to_a_file(page):
+    """Those to files of the project; a page that moves takes them along."""
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+    for link in links:
+        assert (page.parent / link).is_file(), link
+
+
+def test_the_readme_can_be_read_to_its_end():
+    """What is longer belongs into the guide."""
+    assert len(README.read_bytes()) <= 9 * 1024
 
 
 class Compiled:
@@ -48,7 +75,7 @@ class Compiled:
         self.rates = fit(network, callbacks, epochs=epochs, values=values)["learning_rate"]
 
 
-@pytest.mark.parametrize("block", blocks("diff"))
+@pytest.mark.parametrize("block", blocks(ROOT / "notebooks/guide/moving_here.md", "diff"))
 def test_both_sides_of_a_migration_give_the_same_rates(block):
     """The lines with a minus and those with a plus are two programs, which do the same."""
     rates = []
@@ -60,24 +87,8 @@ def test_both_sides_of_a_migration_give_the_same_rates(block):
             "keras": keras,
             "keras_decay": keras_decay,
             "model": Compiled(0.1),
-            "steps_per_epoch": STEPS_PER_EPOCH,
         }
         exec("\n".join(lines), namespace)
         rates.append(namespace["model"].rates)
     np.testing.assert_allclose(*rates, rtol=1e-6)
     assert len(set(rates[0])) > 2
-
-
-def test_the_shell_commands_of_the_readme_run(tmp_path):
-    """Those of the package; the demo and tox are run elsewhere."""
-    commands = [
-        line
-        for block in blocks("sh")
-        for line in block.splitlines()
-        if line.startswith("python -m keras_decay preview")
-    ]
-    assert commands
-    for command in commands:
-        arguments = shlex.split(command)[1:]
-        subprocess.run([sys.executable, *arguments], cwd=tmp_path, check=True)
-    assert list(tmp_path.glob("*.png"))
