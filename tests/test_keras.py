@@ -51,6 +51,71 @@ def test_a_schedule_may_be_set_over_a_schedule_and_the_state_keeps_its_size():
     assert len(optimizer.variables) == size
 
 
+def test_a_variable_set_on_an_optimizer_is_one_of_its_variables_until_it_is_taken_out():
+    """How the scale reaches a compiled step on JAX: `__setattr__` puts it into `_variables`."""
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    optimizer.build([keras.Variable(0.0)])
+    before = optimizer.variables
+    optimizer.plateau_scale = keras.Variable(1.0, trainable=False)
+    during = optimizer.variables
+    assert [id(each) for each in during] == [*map(id, before), id(optimizer.plateau_scale)]
+    with _keras.without_variables([optimizer], "plateau_scale"):
+        assert list(map(id, optimizer.variables)) == list(map(id, before))
+    assert list(map(id, optimizer.variables)) == list(map(id, during))
+
+
+def test_an_optimizer_saves_and_loads_with_methods_of_its_own_where_it_has_them(tmp_path):
+    """`save_own_variables` and `load_own_variables` are looked up on the instance."""
+    calls = []
+    network = model()
+    for name in ("save_own_variables", "load_own_variables"):
+        setattr(network.optimizer, name, lambda store, name=name: calls.append(name))
+    network.save_weights(tmp_path / "model.weights.h5")
+    network.load_weights(tmp_path / "model.weights.h5")
+    assert calls == ["save_own_variables", "load_own_variables"]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="the others write to the variables")
+def test_on_jax_a_model_can_write_its_variables_in_the_middle_of_an_epoch():
+    """`jax_state_sync`; the next step starts from the variables."""
+    rates = []
+
+    class Halve(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            _keras.write_back(self.model)
+            rates.append(number(self.model.optimizer.learning_rate))
+            self.model.optimizer.learning_rate = rates[-1] / 2
+
+    x, y = data()
+    network = model(0.5)
+    network.fit(x, y, batch_size=BATCH_SIZE, verbose=0, callbacks=[Halve()])
+    assert rates == [0.5, 0.25, 0.125, 0.0625]
+
+
+def test_a_callback_keeps_what_fit_gives_it_in_two_attributes():
+    """`_model`, since `model` has no setter, and `params`: what a copy has to be without."""
+    callback = keras.callbacks.Callback()
+    assert {name: getattr(callback, name) for name in _keras.CALLBACK_OUTSIDE_FIT} == (
+        _keras.CALLBACK_OUTSIDE_FIT
+    )
+    network = model()
+    callback.set_model(network)
+    assert callback._model is callback.model is network
+
+
+def test_an_optimizer_that_forwards_its_rate_is_told_by_its_class():
+    """Keras's own have the property of their base; a user's has another."""
+
+    class Around(keras.optimizers.SGD):
+        @property
+        def learning_rate(self):
+            return 0.5
+
+    for kind in (keras.optimizers.SGD, keras.optimizers.AdamW, keras.optimizers.Adafactor):
+        assert not _keras.forwards_learning_rate(kind(0.1))
+    assert _keras.forwards_learning_rate(Around(0.1))
+
+
 def test_a_metric_declares_its_direction():
     """`_direction`, "up" or "down"; a plain mean has none."""
     assert keras.metrics.MeanSquaredError()._direction == "down"
@@ -124,6 +189,9 @@ def test_a_wrapped_optimizer_is_found_under_its_public_name():
     inner = keras.optimizers.SGD(0.1)
     assert _keras.leaf_optimizers(keras.optimizers.LossScaleOptimizer(inner)) == [inner]
     assert _keras.leaf_optimizers(inner) == [inner]
+    outer = keras.optimizers.LossScaleOptimizer(keras.optimizers.LossScaleOptimizer(inner))
+    assert _keras.unwrapped(outer) is inner
+    assert _keras.wrappers(outer) == [outer, outer.inner_optimizer]
 
 
 def test_keras_itself_still_refuses_a_plateau_over_a_schedule():
