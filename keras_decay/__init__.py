@@ -23,21 +23,15 @@ And to look before training:
 - `plot`: a picture of schedules, of a `History`, or of a rehearsal.
 """
 
-import sys as _sys
-
-# Importing Keras settles its backend. `python -m keras_decay` comes by here before its own code,
-# which has to choose the backend first, and imports what it needs itself. (Python sets `argv[0]`
-# to "-m" for that moment only; the module's name is the last thing before the arguments.)
-if _sys.argv[:1] != ["-m"] or _sys.orig_argv[-len(_sys.argv)].removeprefix("-m") != "keras_decay":
-    from keras_decay._compose import JoinedSchedule, LinearWarmup, ProductSchedule
-    from keras_decay._logger import LearningRateLogger
-    from keras_decay._plateau import PlateauDecay
-    from keras_decay._plot import plot
-    from keras_decay._preview import preview
-    from keras_decay._rehearse import rehearse
-    from keras_decay._scale import PlateauScale
-    from keras_decay._schedules import EpochSchedule, InverseTimeDecay, StepDecay
-    from keras_decay._steps import steps_per_epoch
+from keras_decay._compose import JoinedSchedule, LinearWarmup, ProductSchedule
+from keras_decay._logger import LearningRateLogger
+from keras_decay._plateau import PlateauDecay
+from keras_decay._scale import PlateauScale
+from keras_decay._schedules import EpochSchedule, InverseTimeDecay, StepDecay
+from keras_decay.tools._plot import plot
+from keras_decay.tools._preview import preview
+from keras_decay.tools._rehearse import rehearse
+from keras_decay.tools._steps import steps_per_epoch
 
 __version__ = "0.1.0"
 

@@ -5,8 +5,16 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-import keras
 import numpy as np
+
+try:
+    import keras
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"Keras runs on TensorFlow, JAX or torch, and `{error.name}` is not installed. Install one "
+        'of them with: pip install "keras-decay[tensorflow]" (or [jax], or [torch]), and set the '
+        "environment variable KERAS_BACKEND to its name."
+    ) from None
 from keras import ops
 
 BACKEND = keras.backend.backend()

@@ -27,6 +27,7 @@ from keras_decay._backend import (
     rate_tensor,
     readable,
     to_number,
+    to_numpy,
     value_of,
 )
 from keras_decay._config import Configured, LearningRateSchedule
@@ -241,8 +242,9 @@ def _for_each(schedule: Callable[[Any], Any], steps: Any) -> Any:
             rates = _float32(function(steps))
             if tuple(rates.shape) == tuple(steps.shape):
                 return rates
-    flat = [_float32(schedule(step)) for step in ops.reshape(steps, (-1,))]
-    return ops.reshape(ops.stack(flat), ops.shape(steps))
+    numbers = to_numpy(steps)
+    flat = [rate_at(schedule, int(step)) for step in numbers.flat]
+    return ops.convert_to_tensor(np.reshape(flat, numbers.shape), "float32")
 
 
 def _float32(rate: Any) -> Any:

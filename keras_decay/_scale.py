@@ -117,9 +117,9 @@ class PlateauScale(FormulaSchedule):
         """Has the variable hold what the memory says."""
         assign(self.variable, self.memory.scale, beside=self.clock)
 
-    def __reduce__(self) -> Any:
+    def __getstate__(self) -> dict[str, Any]:
         # A copy is part of no optimizer.
-        return type(self).from_config, (self.get_config(),)
+        return {**vars(self), "holder": Record(self.memory), "variable": None, "clock": None}
 
     def _rate(self, step: Any, xp: Numbers | Tensors) -> Any:
         return self._scaled(rate_of(self.schedule, step, xp), xp.read(self), xp)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib.metadata
 import inspect
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -32,9 +34,9 @@ print(json.dumps(sorted(after - before - set(sys.stdlib_module_names))))
 
 
 def test_names_without_an_underscore_are_the_public_ones():
-    """`dir(keras_decay)` shows what `__all__` lists, and nothing else."""
+    """`dir(keras_decay)` shows what `__all__` lists, and the folder that some of it is in."""
     visible = [name for name in dir(keras_decay) if not name.startswith("_")]
-    assert visible == sorted(keras_decay.__all__)
+    assert visible == [*sorted(keras_decay.__all__), "tools"]
 
 
 @every_name
@@ -73,6 +75,16 @@ def test_importing_imports_keras_and_nothing_else():
     )
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout) == ["keras_decay"]
+
+
+def test_no_file_of_the_core_imports_a_tool():
+    """What trains does not know what one looks with."""
+    core = Path(keras_decay.__file__).parent.glob("_[!_]*.py")
+    for file in core:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in getattr(node, "names", [])]
+            imported = [getattr(node, "module", None) or "", *names]
+            assert not any(name.startswith("keras_decay.tools") for name in imported), file
 
 
 def test_version_is_the_one_in_the_metadata():

@@ -14,14 +14,16 @@ from support import BATCH_SIZE, STEPS_PER_EPOCH, Metric, data, fit, model, numbe
 from keras_decay import (
     InverseTimeDecay,
     JoinedSchedule,
+    LearningRateLogger,
     LinearWarmup,
     PlateauDecay,
     PlateauScale,
     StepDecay,
+    plot,
+    preview,
+    rehearse,
 )
-from keras_decay._plot import plot
-from keras_decay._preview import preview
-from keras_decay._rehearse import Rehearsal, rehearse
+from keras_decay.tools._rehearse import Rehearsal
 
 keras_schedules = keras.optimizers.schedules
 

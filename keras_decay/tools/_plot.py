@@ -1,10 +1,11 @@
-"""Pictures of schedules, of trainings, and of rehearsals."""
+"""Pictures of schedules, of trainings, of rehearsals, of range tests."""
 
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,10 +13,12 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_decay import _checks, _keras
+from keras_decay import _checks
 from keras_decay._config import LearningRateSchedule
-from keras_decay._preview import any_schedule, length_of_epoch, rates_at
-from keras_decay._rehearse import Rehearsal, history_values
+from keras_decay._logger import LearningRateLogger
+from keras_decay._rates import named_optimizers, schedule_of
+from keras_decay.tools._preview import any_schedule, length_of_epoch, rates_at, taught
+from keras_decay.tools._rehearse import Rehearsal, history_values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,17 +36,20 @@ def plot(
     monitor: str = "val_loss",
     ax: Axes | None = None,
 ) -> Figure:
-    """Draws schedules, a training that is done, or a rehearsal. Shows nothing by itself.
+    """Draws schedules, a training that is done, a rehearsal, or a range test.
 
     The horizontal axis counts epochs: epoch k lies between k and k + 1, so a metric of epoch k,
     and a reduction at its end, stand at k + 1. A rate that spans decades gets a logarithmic axis.
+    (Of a `LearningRateLogger` it counts steps; of a range test it is the rate.)
 
     Args:
         what: Any `LearningRateSchedule` or a float > 0; a dict from names to them; the `History`
-            of a `fit` that logged `learning_rate`; or what `rehearse` returned.
+            of a `fit` that logged `learning_rate`, or its dict; what `rehearse` returned; or a
+            `LearningRateLogger` that was in a `fit`.
         epochs: Int >= 1, the number of epochs to draw; for schedules only.
         steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` for each
-            schedule's own, or that of a schedule in it; for schedules only.
+            schedule's own, or that of a schedule in it; for schedules only. One that is to learn
+            its own from `fit` takes this one here, and stays untaught.
         monitor: String, the metric to draw with the rate; for a `History` only.
         ax: Matplotlib `Axes` to draw into; `None` for a new figure.
 
@@ -65,15 +71,7 @@ def plot(
     >>> figure.axes[0].get_xlabel()
     'epoch'
     """
-    draw: Rehearsal | list[_Curve]
-    if isinstance(what, (keras.callbacks.History, Rehearsal)):
-        for name, value in (("epochs", epochs), ("steps_per_epoch", steps_per_epoch)):
-            if value is not None:
-                _checks.fail(name, value, f"left out for a `{type(what).__name__}`")
-        monitor = _checks.string("monitor", monitor)
-        draw = what if isinstance(what, Rehearsal) else _as_rehearsal(what, monitor)
-    else:
-        draw = list(_curves(what, epochs, steps_per_epoch))
+    draw = _drawing(what, epochs, steps_per_epoch, monitor)
     try:
         from matplotlib.axes import Axes
         from matplotlib.figure import Figure
@@ -85,11 +83,43 @@ def plot(
         ax = Figure(figsize=(8, 4.5), dpi=120, layout="constrained").subplots()
     elif not isinstance(ax, Axes):
         _checks.fail("ax", ax, "a Matplotlib `Axes` or None", TypeError)
-    if isinstance(draw, Rehearsal):
-        _draw_run(ax, draw)
-    else:
-        _draw_curves(ax, draw)
+    draw(ax)
     return cast("Figure", ax.figure)
+
+
+def _drawing(what: Any, epochs: Any, steps_per_epoch: Any, monitor: str) -> Callable[[Axes], None]:
+    """What draws it, after all that can be wrong with the arguments."""
+    if _is_schedules(what):
+        return partial(_draw_curves, curves=list(_curves(what, epochs, steps_per_epoch)))
+    for name, value in (("epochs", epochs), ("steps_per_epoch", steps_per_epoch)):
+        if value is not None:
+            _checks.fail(name, value, f"left out for a `{type(what).__name__}`")
+    monitor = _checks.string("monitor", monitor)
+    if isinstance(what, LearningRateLogger):
+        if not what.seen:
+            _checks.fail("what", what, "a `LearningRateLogger` that was in a `fit`")
+        return partial(_draw_seen, seen=what.seen)
+    if isinstance(what, Rehearsal):
+        rates = {"learning_rate": what.learning_rate}
+        return partial(
+            _draw_run, run=_Run(what.epoch, rates, what.value, what.reductions, what.monitor)
+        )
+    return partial(_draw_run, run=_as_run(what, monitor))
+
+
+def _is_schedules(what: Any) -> bool:
+    """Whether it is a schedule, a rate, or a dict of them; an error where it can be nothing."""
+    kinds = (keras.callbacks.History, Rehearsal, LearningRateLogger)
+    if isinstance(what, (LearningRateSchedule, numbers.Real)):
+        return True
+    if isinstance(what, dict):
+        if not what:
+            _checks.fail("what", what, "at least one schedule")
+        return not all(isinstance(each, (list, tuple, np.ndarray)) for each in what.values())
+    if not isinstance(what, kinds):
+        must = "a schedule, a dict of them, a `History`, or what `rehearse` returned"
+        _checks.fail("what", what, must, TypeError)
+    return False
 
 
 @dataclass(frozen=True)
@@ -99,20 +129,15 @@ class _Curve:
     rate: NDArray[np.float32]
 
 
-def _curves(what: Any, epochs: Any, steps_per_epoch: int | None) -> Iterator[_Curve]:
-    if isinstance(what, dict) and not what:
-        _checks.fail("what", what, "at least one schedule")
+def _curves(what: Any, epochs: Any, steps_per_epoch: Any) -> Iterator[_Curve]:
     named = what if isinstance(what, dict) else {None: what}
-    if not isinstance(what, (dict, LearningRateSchedule, numbers.Real)):
-        must = "a schedule, a dict of them, a `History`, or what `rehearse` returned"
-        _checks.fail("what", what, must, TypeError)
     epochs = _checks.integer("epochs", epochs, 1)
     for name, each in named.items():
         label = "what" if name is None else f"what[{name!r}]"
         schedule = any_schedule(label, each)
         length = length_of_epoch(label, schedule, steps_per_epoch)
         steps = _drawn_steps(epochs, length)
-        rates = rates_at(schedule, steps)
+        rates = rates_at(taught(schedule, length), steps)
         # The last rate lasts until the end of its step.
         yield _Curve(
             None if name is None else str(name),
@@ -132,24 +157,56 @@ def _drawn_steps(epochs: int, steps_per_epoch: int) -> NDArray[np.int64]:
     return np.union1d(chosen, np.arange(epochs) * steps_per_epoch)
 
 
-def _as_rehearsal(history: Any, monitor: str) -> Rehearsal:
-    """A training that is done, in the form of one that was rehearsed."""
-    rates = np.asarray(history_values("what", history, "learning_rate"), "float64")
-    scales = history.history.get("learning_rate_scale")
-    if scales is None:
-        # A float has no scale, and falls only where it was reduced; a schedule falls by itself.
-        leaves = _keras.leaf_optimizers(history.model.optimizer)
-        floats = all(_keras.is_variable(_keras.learning_rate(leaf)) for leaf in leaves)
-        scales = rates if floats else np.ones(len(rates))
-    epochs = np.asarray(history.epoch)
-    return Rehearsal(
-        epoch=epochs,
-        learning_rate=rates,
-        scale=np.asarray(scales, "float64"),
-        value=np.asarray(history_values("what", history, monitor), "float64"),
-        reductions=epochs[:-1][np.diff(scales) < 0],
-        monitor=monitor,
+@dataclass(frozen=True)
+class _Run:
+    """A training, done or rehearsed: the rates by the names of their optimizers."""
+
+    epoch: NDArray[np.int64]
+    rates: dict[str, NDArray[np.float64]]
+    value: NDArray[np.float64]
+    reductions: NDArray[np.int64]
+    monitor: str
+
+
+def _as_run(history: Any, monitor: str) -> _Run:
+    logs = history if isinstance(history, dict) else history.history
+    names = [name for name in logs if name.startswith("learning_rate")]
+    scales = [name for name in names if name.startswith("learning_rate_scale")]
+    rates = {
+        name: np.asarray(history_values("what", history, name), "float64")
+        for name in [name for name in names if name not in scales] or ["learning_rate"]
+    }
+    value = np.asarray(history_values("what", history, monitor), "float64")
+    epochs = np.arange(len(value)) if isinstance(history, dict) else np.asarray(history.epoch)
+    # A float has no scale, and falls only where it was reduced; a schedule falls by itself.
+    falls = [logs[name] for name in scales] or [
+        rate for name, rate in rates.items() if _is_float(history, name)
+    ]
+    reduced = np.zeros(max(len(epochs) - 1, 0), bool)
+    for each in falls:
+        reduced |= np.diff(each) < 0
+    return _Run(epochs, rates, value, epochs[:-1][reduced], monitor)
+
+
+def _is_float(history: Any, name: str) -> bool:
+    """Whether the rate of that name was a float; of a mere dict nobody knows."""
+    optimizer = getattr(getattr(history, "model", None), "optimizer", None)
+    return optimizer is not None and any(
+        f"learning_rate{suffix}" == name and schedule_of(leaf) is None
+        for suffix, leaf in named_optimizers(optimizer)
     )
+
+
+def _draw_seen(ax: Axes, seen: dict[str, list[tuple[int, float]]]) -> None:
+    for name, points in seen.items():
+        steps, rates = np.transpose(points)
+        ax.plot(steps, rates, drawstyle="steps-post", label=name)
+    ax.set_xlabel("step")
+    ax.set_ylabel("learning rate")
+    ax.grid(alpha=0.3)
+    _scale_axis(ax, np.concatenate([[rate for _, rate in points] for points in seen.values()]))
+    if len(seen) > 1:
+        ax.legend()
 
 
 def _draw_curves(ax: Axes, curves: list[_Curve]) -> None:
@@ -168,7 +225,7 @@ def _draw_curves(ax: Axes, curves: list[_Curve]) -> None:
         ax.legend()
 
 
-def _draw_run(ax: Axes, run: Rehearsal) -> None:
+def _draw_run(ax: Axes, run: _Run) -> None:
     end = run.epoch + 1
     metric = ax.twinx()
     # The metric, drawn first, lies under the rate.
@@ -176,21 +233,24 @@ def _draw_run(ax: Axes, run: Rehearsal) -> None:
     ax.patch.set_visible(False)
     metric.plot(end, run.value, "o-", color="0.6", markersize=3, linewidth=1.2)
     metric.set_ylabel(run.monitor, color="0.35")
-    ax.plot(
-        np.append(run.epoch, end[-1]),
-        np.append(run.learning_rate, run.learning_rate[-1]),
-        color="C0",
-        linewidth=2,
-        drawstyle="steps-post",
-    )
+    several = len(run.rates) > 1
+    for index, (name, rate) in enumerate(run.rates.items()):
+        ax.plot(
+            np.append(run.epoch, end[-1]),
+            np.append(rate, rate[-1]),
+            color=("C0", "C2", "C4", "C5")[index % 4],
+            linewidth=2,
+            drawstyle="steps-post",
+            label=name if several else None,
+        )
     for index, epoch in enumerate(run.reductions):
         label = None if index else "reduction"
         ax.axvline(epoch + 1, color="C3", linestyle="--", linewidth=1, label=label)
     _label_epochs(ax)
     ax.set_ylabel("learning rate", color="C0")
-    _scale_axis(ax, run.learning_rate)
+    _scale_axis(ax, np.concatenate(list(run.rates.values())))
     _scale_axis(metric, run.value)
-    if len(run.reductions):
+    if len(run.reductions) or several:
         ax.legend()
 
 

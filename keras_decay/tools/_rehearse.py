@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import numbers
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,13 +16,17 @@ from numpy.typing import NDArray
 
 from keras_decay import _checks, _keras
 from keras_decay._plateau import PlateauDecay
-from keras_decay._preview import any_schedule, length_of_epoch
 from keras_decay._scale import PlateauScale
+from keras_decay.tools._preview import any_schedule, length_of_epoch, taught
+from keras_decay.tools._records import Columns
 
 
-@dataclass(frozen=True)
-class Rehearsal:
+@dataclass(frozen=True, eq=False, repr=False)
+class Rehearsal(Columns):
     """What `rehearse` found, one entry an epoch, up to where `stop_at_minimum` stops.
+
+    `columns` is a dict of the arrays of one length: `pandas.DataFrame(rehearsal.columns)` is a
+    table of the epochs.
 
     Attributes:
         epoch: Ints, counted from 0.
@@ -40,6 +43,14 @@ class Rehearsal:
     value: NDArray[np.float64]
     reductions: NDArray[np.int64]
     monitor: str
+
+    COLUMNS = ("epoch", "learning_rate", "scale", "value")
+
+    def __repr__(self) -> str:
+        return (
+            f"Rehearsal({len(self.epoch)} epochs of {self.monitor}, reduced at the end of epochs "
+            f"{self.reductions.tolist()})"
+        )
 
 
 def rehearse(
@@ -59,9 +70,9 @@ def rehearse(
     Args:
         plateau: A `PlateauDecay`. Where its metric is not a loss, it needs a `mode` other than
             "auto", since there is no model here to ask.
-        values: One value an epoch, from epoch 0 on: a list or array of numbers, with `None` for
-            an epoch without the metric; or the `History` of an earlier `fit`; or the path of a
-            file that `CSVLogger` wrote.
+        values: One value an epoch, from epoch 0 on: a list, an array or a pandas `Series` of
+            numbers, with `None` for an epoch without the metric; or the `History` of an earlier
+            `fit`, or its dict; or the path of a file that `CSVLogger` wrote.
         learning_rate: The rate to start from: a float > 0 or any `LearningRateSchedule`. (Of a
             `PlateauScale`, what it is around: a rehearsal starts afresh.)
         steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` for the
@@ -90,6 +101,7 @@ def rehearse(
     if isinstance(rate, PlateauScale):
         rate = PlateauScale(rate.schedule)
     steps_per_epoch = length_of_epoch("learning_rate", rate, steps_per_epoch)
+    rate = taught(rate, steps_per_epoch)
     observed = _metric_values(values, plateau.monitor)
 
     # The callback needs no more of a model than this.
@@ -97,7 +109,13 @@ def rehearse(
         optimizer=keras.optimizers.SGD(rate), metrics=[], built=False, stop_training=False
     )
     copy = plateau.from_config(
-        {**plateau.get_config(), "restore_best_weights": False, "verbose": 0}
+        {
+            **plateau.get_config(),
+            "restore_best_weights": False,
+            "recover": False,
+            "optimizer": "optimizer",
+            "verbose": 0,
+        }
     )
     copy.attach(model)
     rates, scales, reductions = [], [], []
@@ -125,28 +143,32 @@ def rehearse(
 def _metric_values(values: Any, monitor: str) -> list[float | None]:
     """One value an epoch, from wherever they are."""
     must = "a list of numbers (or None), one an epoch, a `History`, or the path of a CSV file"
-    if isinstance(values, keras.callbacks.History):
+    if isinstance(values, (keras.callbacks.History, dict)):
         return list(map(float, history_values("values", values, monitor)))
     if isinstance(values, (str, os.PathLike)):
         return _csv_values(Path(values), monitor)
-    if not isinstance(values, (Sequence, np.ndarray)):
-        _checks.fail("values", values, must, TypeError)
-    if getattr(values, "ndim", 1) != 1 or len(values) == 0:
+    if hasattr(values, "to_numpy"):  # A pandas `Series`.
+        values = values.to_numpy()
+    items = _checks.sequence("values", values, must)
+    if not items:
         _checks.fail("values", values, must)
-    for value in values:
-        if value is not None and not isinstance(value, numbers.Real):
+    for value in items:
+        if value is not None and not _checks.is_number(value):
             _checks.fail("values", values, must, TypeError)
-    return [None if value is None else float(value) for value in values]
+    return [None if value is None else float(value) for value in items]
 
 
-def history_values(name: str, history: Any, key: str) -> list[float]:
-    if key not in history.history:
-        _checks.fail(name, sorted(history.history), f"a `History` with `{key}` in it")
-    values: list[float] = history.history[key]
-    if len(values) != len(history.epoch):
+def history_values(name: str, history: Any, key: str) -> Sequence[float]:
+    """The values of a metric in every epoch of a `History`, or of the dict in one."""
+    logs = history if isinstance(history, dict) else history.history
+    if key not in logs:
+        _checks.fail(name, sorted(logs), f"a `History` with `{key}` in it")
+    values: Sequence[float] = logs[key]
+    epochs = max(map(len, logs.values()))
+    if len(values) != epochs:
         must = (
             f"a `History` with `{key}` in every epoch, since it does not say which epochs lack "
-            f"it; here {len(values)} of {len(history.epoch)} have it"
+            f"it; here {len(values)} of {epochs} have it"
         )
         _checks.fail(name, history, must)
     return values
@@ -155,21 +177,30 @@ def history_values(name: str, history: Any, key: str) -> list[float]:
 def _csv_values(path: Path, monitor: str) -> list[float | None]:
     if not path.is_file():
         _checks.fail("values", str(path), "the path of a file that exists")
+    values = []
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        reader = csv.DictReader(file)
-        columns = list(reader.fieldnames or ())
-        if monitor not in columns:
-            must = f"a CSV file with a column `{monitor}`; its columns are {columns}"
+        rows = csv.reader(file)
+        header = next(rows, [])
+        if monitor not in header:
+            must = f"a CSV file with a column `{monitor}`; its columns are {header}"
             _checks.fail("values", str(path), must)
-        cells = [row[monitor] for row in reader]
-    values = [_csv_number(path, monitor, *each) for each in enumerate(cells, start=2)]
+        for row in filter(None, rows):
+            if len(row) != len(header):
+                must = (
+                    f"a CSV file whose rows fit its header; the row in line {rows.line_num} has "
+                    f"{len(row)} cells and the header {len(header)}: `CSVLogger(append=True)` "
+                    "writes a run with other columns under the old header"
+                )
+                _checks.fail("values", str(path), must)
+            cell = row[header.index(monitor)]
+            values.append(_csv_number(path, monitor, rows.line_num, cell))
     if not values:
         _checks.fail("values", str(path), "a CSV file with at least one epoch")
     return values
 
 
-def _csv_number(path: Path, monitor: str, line: int, cell: str | None) -> float | None:
-    if cell in (None, "", "NA"):  # `CSVLogger` writes "NA" where an epoch lacks the metric.
+def _csv_number(path: Path, monitor: str, line: int, cell: str) -> float | None:
+    if cell in ("", "NA"):  # `CSVLogger` writes "NA" where an epoch lacks the metric.
         return None
     try:
         return float(cell)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from keras_decay import _checks
 from keras_decay._backend import to_numpy
-from keras_decay._formula import check_schedule, within
+from keras_decay._formula import check_schedule, compute, rate_of, teach, untaught, within
 from keras_decay._scale import PlateauScale
 
 CHUNK = 2**16
@@ -31,7 +32,8 @@ def preview(
             scale.
         epochs: Int >= 1, the number of epochs.
         steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` for the
-            schedule's own, or that of a schedule in it. (For a float it is 1.)
+            schedule's own, or that of a schedule in it. (For a float it is 1.) A schedule that
+            is to learn its own from `fit` takes this one here, and stays untaught.
 
     Returns:
         The epochs (float64) and the rates (float32), both of length `epochs * steps_per_epoch`.
@@ -51,6 +53,7 @@ def preview(
     schedule = any_schedule("schedule", schedule)
     epochs = _checks.integer("epochs", epochs, 1)
     steps_per_epoch = length_of_epoch("schedule", schedule, steps_per_epoch)
+    schedule = taught(schedule, steps_per_epoch)
     steps = np.arange(epochs * steps_per_epoch)
     return steps / steps_per_epoch, rates_at(schedule, steps)
 
@@ -77,9 +80,17 @@ def length_of_epoch(name: str, schedule: Any, given: int | None) -> int:
     return int(own)
 
 
+def taught(schedule: Any, steps_per_epoch: int) -> Any:
+    """The schedule; of one that is to learn its `steps_per_epoch` from `fit`, a copy that knows."""
+    if untaught(schedule):
+        schedule = copy.deepcopy(schedule)
+        teach(schedule, steps_per_epoch)
+    return schedule
+
+
 def rates_at(schedule: Any, steps: NDArray[np.int64]) -> NDArray[np.float32]:
     rates = np.empty(len(steps), "float32")
     for start in range(0, len(steps), CHUNK):
         part = slice(start, start + CHUNK)
-        rates[part] = to_numpy(schedule(steps[part]))
+        rates[part] = to_numpy(compute(lambda step, xp: rate_of(schedule, step, xp), steps[part]))
     return rates
