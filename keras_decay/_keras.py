@@ -52,6 +52,15 @@ def learning_rate(optimizer: Any) -> Any:
     return optimizer._learning_rate
 
 
+def replace_schedule(optimizer: Any, schedule: Any) -> None:
+    """Puts a schedule in the place of another.
+
+    As the public property does, which on TensorFlow first asks the schedule that is there for its
+    rate: one that is to learn from `fit` how long an epoch is has none yet.
+    """
+    optimizer._learning_rate = schedule
+
+
 def forwards_learning_rate(optimizer: Any) -> bool:
     """Whether the class of the optimizer has a `learning_rate` of its own, as a wrapper of a
     user's has that forwards it to the optimizer inside."""

@@ -13,7 +13,7 @@ from support import fit
 
 FILES = Path(__file__).parent / "files"
 sys.path.insert(0, str(FILES))
-from make import network, plateau, what_is
+from make import network, plateau, what_is  # noqa: E402
 
 EXPECTED = json.loads((FILES / "expected.json").read_text())
 pytestmark = pytest.mark.skipif(

@@ -14,7 +14,6 @@ from support import BATCH_SIZE, STEPS_PER_EPOCH, Metric, data, fit, model, numbe
 from keras_decay import (
     InverseTimeDecay,
     JoinedSchedule,
-    LearningRateLogger,
     LinearWarmup,
     PlateauDecay,
     PlateauScale,

@@ -1,6 +1,6 @@
 """Made the files beside this one, once, with version 0.1.0: those that later versions load.
 
-    KERAS_BACKEND=tensorflow python tests/files/make.py
+KERAS_BACKEND=tensorflow python tests/files/make.py
 """
 
 from __future__ import annotations
