@@ -1,0 +1,79 @@
+"""What would go wrong unseen is one warning, with the fix."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from support import BACKEND, BATCH_SIZE, data, fit, model
+
+from keras_decay import EpochSchedule, LearningRateLogger, LinearWarmup, PlateauDecay, StepDecay
+
+FLAT = [1.0] * 20
+
+
+def plateau(**arguments):
+    return PlateauDecay(**{"factor": 0.5, "patience": 1, **arguments})
+
+
+def every_epoch():
+    return keras.callbacks.LearningRateScheduler(lambda epoch: 0.1)
+
+
+@pytest.mark.parametrize(
+    "callbacks",
+    [lambda: [plateau(), every_epoch()], lambda: [every_epoch(), plateau()]],
+    ids=["before", "after"],
+)
+def test_a_scheduler_that_undoes_every_reduction_is_one_warning(callbacks):
+    """Wherever it stands in the list; the fix is a schedule."""
+    with pytest.warns(UserWarning, match="LearningRateScheduler.*EpochSchedule") as seen:
+        fit(model(0.1), callbacks(), epochs=5, values=FLAT)
+    assert len([each for each in seen if each.category is UserWarning]) == 1
+
+
+def test_the_fix_for_such_a_scheduler_is_silent():
+    """The plateau scales the table."""
+    table = EpochSchedule.from_function(lambda epoch: 0.1, 3)
+    history = fit(model(table), [plateau()], epochs=4, values=FLAT)
+    np.testing.assert_allclose(history["learning_rate"], [0.1, 0.1, 0.05, 0.025], rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="the others count right")
+@pytest.mark.parametrize("callback", [LearningRateLogger, lambda: PlateauDecay("loss")])
+def test_a_counter_that_runs_ahead_of_the_batches_is_one_warning(callback):
+    """TensorFlow, on data of unknown size; with a known one it is silent."""
+    import tensorflow as tf
+
+    schedule = StepDecay(0.1, 0.5, 2, steps_per_epoch=4)
+    batches = tf.data.Dataset.from_tensor_slices(data()).batch(BATCH_SIZE)
+    unknown = batches.filter(lambda x, y: True)
+    with pytest.warns(UserWarning, match="counted 5 steps in an epoch of 4 batches.*assert_card"):
+        model(schedule).fit(unknown, epochs=3, shuffle=False, verbose=0, callbacks=[callback()])
+    told = unknown.apply(tf.data.experimental.assert_cardinality(4))
+    model(schedule).fit(told, epochs=3, shuffle=False, verbose=0, callbacks=[callback()])
+
+
+def test_a_monitor_that_is_the_rate_itself_is_one_warning():
+    """It would watch what it does."""
+    with pytest.warns(UserWarning, match="the rate that it changes itself.*'loss'") as seen:
+        fit(model(0.1), [plateau(monitor="learning_rate", mode="min")], epochs=3)
+    assert len([each for each in seen if each.category is UserWarning]) == 1
+
+
+def test_steps_counted_as_epochs_are_never_warned_of():
+    """`steps_per_epoch=1` says "a warmup of three steps"."""
+    fit(model(LinearWarmup(0.1, 3, steps_per_epoch=1)), [LearningRateLogger()], epochs=2)
+
+
+def test_an_optimizer_that_scales_the_loss_may_leave_out_a_whole_epoch():
+    """With a scale so high that every gradient overflows it takes no step, and that is right."""
+    optimizer = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(0.1), initial_scale=2.0**120
+    )
+    network = model(optimizer=optimizer)
+    x, y = data()
+    network.fit(
+        x * 1e10, y, batch_size=len(x), epochs=2, verbose=0, callbacks=[LearningRateLogger()]
+    )
