@@ -22,8 +22,10 @@ def take_hold(model: Any, optimizer: Any, min_learning_rate: float) -> PlateauMe
     """The memory of the optimizer, each of whose schedules a plateau now scales, down to the
     floor. What it holds already stays as it is."""
     _keras.write_back(model)
-    if getattr(model, "built", False) and not optimizer.built:
-        # A `MultiOptimizer` may know its optimizers only then.
+    own = optimizer is getattr(model, "optimizer", None)
+    if own and getattr(model, "built", False) and not optimizer.built:
+        # A `MultiOptimizer` may know its optimizers only then. (Which weights another attribute's
+        # optimizer trains, the training step alone knows.)
         with variable_scope(model):
             optimizer.build(model.trainable_variables)
     leaves = _keras.leaf_optimizers(optimizer)

@@ -237,11 +237,12 @@ class PlateauDecay(RateCallback):
         optimizer = self._optimizer_of(model)
         if self.model is not model:
             super().set_model(model)
+            self._finite, self._was_finite = None, False
         self._memory = take_hold(model, optimizer, self.min_learning_rate)
         self._memory.owner = id(self)
         renew_step(model, optimizer)
-        if self.recover and self._finite is None and getattr(model, "built", False):
-            self._finite = Snapshot(model, optimizer)
+        if self._finite is None:
+            self._keep()
 
     def update(self, value: Any, epoch: int | None = None) -> bool:
         """Takes one observation, as `fit` does at the end of an epoch.
@@ -310,8 +311,7 @@ class PlateauDecay(RateCallback):
         # `MultiOptimizer` been built, since the last epoch.
         self.attach(self.model)
         super().on_epoch_begin(epoch, logs)
-        if self.recover:
-            self._finite = Snapshot(self.model, self._optimizer)
+        self._keep()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = {} if logs is None else logs
@@ -334,6 +334,7 @@ class PlateauDecay(RateCallback):
         if self.monitor in logs or not finite:
             self._observe(value if finite else math.nan, epoch, finite)
         else:
+            self._was_finite = True
             self._commit(attached.record, attached.memory.after(epoch))
         if self._missed is not None:
             self._missed.update(names)
@@ -355,12 +356,10 @@ class PlateauDecay(RateCallback):
         # Of the optimizer's life: a loop of `fit(epochs=1)` is at epoch 0 for ever.
         early = epoch is not None and max(epoch, memory.epochs) < self.start_from_epoch
         after = memory if epoch is None else memory.after(epoch)
-        if early and finite:
-            self._commit(record, after)
-            return False
         due, weights = False, record.best_weights
-        if not early:
+        if self.recover or not early:
             number = agreed(number, self._optimizer, memory)
+        if not early:
             after, due = self._rule.observe(after, number, self._direction())
             if after.best != memory.best:
                 weights = self.model.get_weights() if self.restore_best_weights else None
@@ -373,10 +372,18 @@ class PlateauDecay(RateCallback):
         else:
             self._attached().commit(record)
             reduced = False
-        if self.recover and finite and self._thread is None:
+        if finite and self._thread is None:
             # In a loop of one's own nobody says when an epoch begins.
-            self._finite = Snapshot(self.model, self._optimizer)
+            self._keep()
         return reduced
+
+    def _keep(self) -> None:
+        """Keeps the state to go back to, unless the last step of a finite epoch has spoilt it."""
+        optimizer = self._optimizer
+        if self.recover and optimizer.built:
+            now = Snapshot(self.model, optimizer)
+            if now.finite:
+                self._finite = now
 
     def _commit(self, record: Record, memory: Memory) -> None:
         self._attached().commit(replace(record, memory=memory))
@@ -391,7 +398,8 @@ class PlateauDecay(RateCallback):
         elif self.stop_at_minimum:
             self.model.stop_training = True
         if recovers:
-            writes += self._recovery(made is not None)
+            # First, since an optimizer of a user's own may have its rate among its variables.
+            writes = self._recovery(made is not None) + writes
         elif made is not None and self.restore_best_weights:
             weights = self._best_weights(record)
             record = replace(record, best_weights=weights)
@@ -411,6 +419,12 @@ class PlateauDecay(RateCallback):
     def _recovery(self, reduced: bool) -> Writes:
         """What puts back the last finite state, with what there is to say about it."""
         if self._finite is None:
+            self._warn_once(
+                "nothing kept",
+                "`PlateauDecay` has nothing to go back to: the model or its optimizer had no "
+                "variables yet when training began, or had some that were not finite. Build both "
+                "first: `model.build`, `optimizer.build(model.trainable_variables)`.",
+            )
             return ()
         if not self._was_finite:
             self._warn_once(

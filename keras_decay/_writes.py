@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from keras_decay import _keras
 from keras_decay._backend import to_numpy
 from keras_decay._hold import SCALE
@@ -48,13 +50,15 @@ class Snapshot:
                 getattr(each, SCALE, None),
             )
         }
-        self._variables = [
+        learnt = [
             *model.trainable_variables,
-            *model.non_trainable_variables,
             *(each for each in optimizer.variables if id(each) not in kept),
         ]
+        self._variables = [*learnt, *model.non_trainable_variables]
         # A copy, since on a CPU the array may be the variable's own memory.
         self._values = [to_numpy(each).copy() for each in self._variables]
+        # Of what is not learnt, a mask may well be infinite.
+        self.finite = all(np.isfinite(value).all() for value in self._values[: len(learnt)])
 
     def restore(self) -> None:
         for variable, value in zip(self._variables, self._values, strict=True):
