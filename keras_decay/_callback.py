@@ -8,7 +8,7 @@ import keras
 
 from keras_decay import _keras
 from keras_decay._config import Configured
-from keras_decay._formula import teach, untaught, within
+from keras_decay._formula import forget, teach, untaught, within
 from keras_decay._hold import renew_step
 from keras_decay._rates import learning_rates, schedule_of, steps_done, warn
 
@@ -30,6 +30,8 @@ class RateCallback(Configured, keras.callbacks.Callback):
         self._steps_before = 0
         """The steps that the optimizer had done when the epoch began."""
         self._warned: set[str] = set()
+        self._told: list[Any] = []
+        """The schedules that `set_params` has taught, until it is clear that it was `fit`'s."""
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy is another callback: the model is not its own.
@@ -49,27 +51,28 @@ class RateCallback(Configured, keras.callbacks.Callback):
         optimizer = self._optimizer
         return [] if optimizer is None else _keras.leaf_optimizers(optimizer)
 
+    def _schedules(self) -> list[Any]:
+        return [each for each in map(schedule_of, self._leaves()) if each is not None]
+
     def _steps_done(self) -> int:
         return max(map(steps_done, self._leaves()), default=0)
 
     def set_params(self, params: dict[str, Any]) -> None:
         super().set_params(params)
         # Before any callback's `on_train_begin`, for one that reads the rate there.
-        steps = params.get("steps")
-        for schedule in filter(None, map(schedule_of, self._leaves())):
-            unknowing = untaught(schedule)
-            if not unknowing:
-                continue
-            if steps is None:
-                raise ValueError(
-                    f"`{type(unknowing[0]).__name__}` is to learn from `fit` how many steps an "
-                    "epoch has, but `fit` does not know it. Pass `steps_per_epoch=` to `fit` or "
-                    "to the schedule; a `tf.data.Dataset` is told its size by "
-                    "`dataset.apply(tf.data.experimental.assert_cardinality(batches))`."
-                )
-            teach(schedule, steps)
+        for schedule in self._schedules() if params.get("steps") else ():
+            self._told += teach(schedule, params["steps"])
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._told = []
+        unknowing = [each for schedule in self._schedules() for each in untaught(schedule)]
+        if unknowing:
+            raise ValueError(
+                f"`{type(unknowing[0]).__name__}` is to learn from `fit` how many steps an "
+                "epoch has, but `fit` does not know it. Pass `steps_per_epoch=` to `fit` or "
+                "to the schedule; a `tf.data.Dataset` is told its size by "
+                "`dataset.apply(tf.data.experimental.assert_cardinality(batches))`."
+            )
         renew_step(self.model, self._optimizer)
         self._begins = True
         # The callbacks of a `fit` share their `params`, and what one has said of an optimizer,
@@ -78,6 +81,13 @@ class RateCallback(Configured, keras.callbacks.Callback):
         self._warned = warned.setdefault(id(self._optimizer), set())
         if self.warn and self.params.get("steps"):
             self._compare_epochs(self.params["steps"])
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        # `evaluate` and `predict` call `set_params` as `fit` does, with steps of their own.
+        forget(self._told)
+        self._told = []
+
+    on_predict_begin = on_test_begin
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._steps_before, self._batch = self._steps_done(), -1
@@ -99,7 +109,7 @@ class RateCallback(Configured, keras.callbacks.Callback):
 
     def _begin(self, epoch: int) -> None:
         """Compares the first epoch of a `fit` with what the optimizer has done."""
-        scheduled = any(map(schedule_of, self._leaves()))
+        scheduled = bool(self._schedules())
         if self.warn and epoch > 0 and scheduled and self._steps_before == 0:
             steps = self.params.get("steps")
             self._warn_once(

@@ -174,12 +174,24 @@ def untaught(schedule: Any) -> list[Any]:
     ]
 
 
-def teach(schedule: Any, steps_per_epoch: int) -> None:
+def teach(schedule: Any, steps_per_epoch: int) -> list[Any]:
     """Tells the schedule, and those inside it, how many steps an epoch has, where they do not
-    know it yet."""
-    for each in untaught(schedule):
+    know it yet. Returns those that it told."""
+    told = untaught(schedule)
+    for each in told:
         each.steps_per_epoch = steps_per_epoch
-    prepare(schedule)
+    try:
+        prepare(schedule)
+    except ValueError:
+        forget(told)
+        raise
+    return told
+
+
+def forget(told: list[Any]) -> None:
+    """Takes back what `teach` has told."""
+    for each in told:
+        each.steps_per_epoch = None
 
 
 def prepare(schedule: Any) -> None:
