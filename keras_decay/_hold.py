@@ -98,7 +98,7 @@ def _scaled(model: Any, leaf: Any, memory: PlateauMemory, floor: float) -> Plate
         base = rate.schedule if isinstance(rate, PlateauScale) else rate
         rate = PlateauScale(base, min_learning_rate=floor)
         rate.holder, rate.variable, rate.clock = memory, variable, _keras.step_counter(leaf)
-        _keras.replace_schedule(leaf, rate)
+        _keras.set_learning_rate(leaf, rate)
     return rate  # type: ignore[no-any-return]
 
 

@@ -52,13 +52,13 @@ def learning_rate(optimizer: Any) -> Any:
     return optimizer._learning_rate
 
 
-def replace_schedule(optimizer: Any, schedule: Any) -> None:
-    """Puts a schedule in the place of another.
+def set_learning_rate(optimizer: Any, rate: Any) -> None:
+    """Sets the schedule of an optimizer whose `learning_rate` is Keras's own property.
 
-    As the public property does, which on TensorFlow first asks the schedule that is there for its
-    rate: one that is to learn from `fit` how long an epoch is has none yet.
+    On TensorFlow an assignment reads the property first, and a schedule that is yet to learn how
+    many steps an epoch has gives no rate.
     """
-    optimizer._learning_rate = schedule
+    keras.optimizers.Optimizer.learning_rate.fset(optimizer, rate)
 
 
 def forwards_learning_rate(optimizer: Any) -> bool:

@@ -39,16 +39,15 @@ def test_a_schedule_is_called_with_the_step_counter():
 
 
 def test_a_schedule_may_be_set_over_a_schedule_and_the_state_keeps_its_size():
-    """How a `PlateauScale` gets around an optimizer's schedule: `_learning_rate`, which the public
-    setter sets too."""
+    """The public setter is how a `PlateauScale` gets around an optimizer's schedule."""
 
-    def replace_schedule(schedule):
-        _keras.replace_schedule(optimizer, schedule)
+    def set_learning_rate(schedule):
+        _keras.set_learning_rate(optimizer, schedule)
 
     optimizer = keras.optimizers.SGD(StepDecay(0.1, steps_per_epoch=10), momentum=0.9)
     optimizer.build([keras.Variable(0.0)])
     size = len(optimizer.variables)
-    for replace in (lambda it: setattr(optimizer, "learning_rate", it), replace_schedule):
+    for replace in (lambda it: setattr(optimizer, "learning_rate", it), set_learning_rate):
         replacement = StepDecay(0.2, steps_per_epoch=10)
         replace(replacement)
         assert optimizer._learning_rate is replacement
