@@ -8,6 +8,7 @@ import re
 
 import keras
 import numpy as np
+import pytest
 
 from keras_decay._backend import COUNTER
 from keras_decay._formula import Tensors
@@ -70,6 +71,19 @@ def model(learning_rate=0.1, *, optimizer=None, seed=0, metrics=(), **compile_ar
     )
     network.optimizer.build(network.trainable_variables)
     return network
+
+
+has_multi_optimizer = pytest.mark.skipif(
+    not hasattr(keras.optimizers, "MultiOptimizer"), reason="this Keras has no MultiOptimizer"
+)
+
+
+def two_optimizers(kernel_rate, bias_rate):
+    """One optimizer for the kernel of `support.model` and another for its bias."""
+    kernel = keras.optimizers.SGD(kernel_rate, name="kernel")
+    bias = keras.optimizers.SGD(bias_rate, name="bias")
+    rates = keras.optimizers.OptimizerMap(bias, {".*kernel": kernel})
+    return keras.optimizers.MultiOptimizer(rates)
 
 
 def jax_step(network, loss_function):

@@ -8,7 +8,18 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from support import BACKEND, BATCH_SIZE, STEPS_PER_EPOCH, compiled, data, fit, model, number
+from support import (
+    BACKEND,
+    BATCH_SIZE,
+    STEPS_PER_EPOCH,
+    compiled,
+    data,
+    fit,
+    has_multi_optimizer,
+    model,
+    number,
+    two_optimizers,
+)
 
 from keras_decay import PlateauDecay, PlateauScale, StepDecay
 from keras_decay._keras import learning_rate as schedule_of
@@ -116,19 +127,6 @@ def test_mixed_precision_makes_a_wrapper_and_is_reduced():
         keras.mixed_precision.set_dtype_policy(policy)
     assert isinstance(network.optimizer, keras.optimizers.LossScaleOptimizer)
     np.testing.assert_allclose(history["learning_rate"], EXPECTED, rtol=1e-6)
-
-
-has_multi_optimizer = pytest.mark.skipif(
-    not hasattr(keras.optimizers, "MultiOptimizer"), reason="this Keras has no MultiOptimizer"
-)
-
-
-def two_optimizers(kernel_rate, bias_rate):
-    """One optimizer for the kernel of `support.model` and another for its bias."""
-    kernel = keras.optimizers.SGD(kernel_rate, name="kernel")
-    bias = keras.optimizers.SGD(bias_rate, name="bias")
-    rates = keras.optimizers.OptimizerMap(bias, {".*kernel": kernel})
-    return keras.optimizers.MultiOptimizer(rates)
 
 
 @has_multi_optimizer
