@@ -9,14 +9,26 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import STEPS_PER_EPOCH, fit, in_step, model, number, on_host
+from support import (
+    BACKEND,
+    STEPS_PER_EPOCH,
+    fit,
+    has_multi_optimizer,
+    in_step,
+    model,
+    number,
+    on_host,
+    two_optimizers,
+)
 
 from keras_decay import (
     InverseTimeDecay,
     JoinedSchedule,
+    LearningRateLogger,
     LinearWarmup,
     PlateauDecay,
     PlateauScale,
+    ProductSchedule,
     StepDecay,
 )
 
@@ -333,3 +345,149 @@ def test_one_schedule_may_stand_alone():
     """No boundaries then."""
     joined = JoinedSchedule([SCHEDULES["step"]], [], steps_per_epoch=10)
     assert np.array_equal(on_host(joined, range(40)), on_host(SCHEDULES["step"], range(40)))
+
+
+@evaluations
+@given(st.floats(0, 20), st.integers(1, 1000))
+def test_a_warmup_of_parts_of_an_epoch_ends_at_the_nearest_step(
+    evaluate, warmup_epochs, steps_per_epoch
+):
+    """W = round(warmup_epochs * steps_per_epoch), Python's own `round`."""
+    length = round(warmup_epochs * steps_per_epoch)
+    warm = LinearWarmup(0.1, warmup_epochs, steps_per_epoch=steps_per_epoch, start_factor=0.5)
+    steps = np.array(sorted({0, max(length - 1, 0), length, length + 1}))
+    expected = np.where(steps < length, 0.05 + 0.05 * steps / max(length, 1), 0.1)
+    np.testing.assert_allclose(evaluate(warm, steps), expected, rtol=1e-6)
+
+
+@evaluations
+def test_seams_may_lie_in_parts_of_epochs_and_in_steps(evaluate):
+    """Rounded to a step; with `steps_per_epoch=1` a number of steps."""
+    for boundaries, steps_per_epoch in (([0.25, 1.124], 100), ([25, 112], 1)):
+        joined = JoinedSchedule([0.1, 0.2, 0.3], boundaries, steps_per_epoch=steps_per_epoch)
+        expected = np.repeat(np.float32([0.1, 0.2, 0.3]), [25, 87, 10])
+        assert np.array_equal(evaluate(joined, range(122)), expected)
+    warm = LinearWarmup(0.1, 5, steps_per_epoch=1)
+    np.testing.assert_allclose(evaluate(warm, range(8)), np.minimum(np.arange(8) / 50, 0.1), 1e-6)
+
+
+@evaluations
+@every_schedule
+def test_a_product_is_that_of_its_factors_on_one_clock(evaluate, schedule):
+    """Numbers and schedules, in any order, any schedule of Keras's among them."""
+    product = ProductSchedule([2.0, SCHEDULES["step"], schedule, 0.25])
+    expected = [0.5 * rate(SCHEDULES["step"], step) * rate(schedule, step) for step in range(60)]
+    np.testing.assert_allclose(evaluate(product, range(60)), expected, rtol=1e-6, atol=1e-9)
+
+
+@evaluations
+def test_a_warmup_in_a_product_does_not_move_the_decay(evaluate):
+    """The decay falls at epochs 10 and 20, not 15 and 25."""
+    told = {"steps_per_epoch": 10}
+    product = ProductSchedule([LinearWarmup(1.0, 5, **told), StepDecay(0.1, 0.5, 10, **told)])
+    steps = np.arange(300)
+    expected = np.minimum(steps / 50, 1.0) * 0.1 * 0.5 ** (steps // 100)
+    np.testing.assert_allclose(evaluate(product, steps), expected, rtol=1e-6)
+
+
+@evaluations
+def test_a_product_may_be_part_of_a_warmup_and_of_a_join(evaluate):
+    """And has the clock that they give it."""
+    product = ProductSchedule([SCHEDULES["step"], 0.5])
+    warm = LinearWarmup(product, 1, steps_per_epoch=10)
+    joined = JoinedSchedule([0.3, product], [1], steps_per_epoch=10)
+    own = [rate(SCHEDULES["step"], step) / 2 for step in range(50)]
+    rise = 0.05 * np.arange(10) / 10
+    np.testing.assert_allclose(evaluate(warm, range(60)), [*rise, *own], rtol=1e-6)
+    np.testing.assert_allclose(evaluate(joined, range(60)), [0.3] * 10 + own, rtol=1e-6)
+
+
+def test_a_product_comes_back_from_json_and_from_a_model_file(tmp_path):
+    """With no custom objects; an unknown key is an error."""
+    product = ProductSchedule([SCHEDULES["cosine"], 0.5, SCHEDULES["step"]], name="half")
+    config = json.loads(json.dumps(keras_schedules.serialize(product)))
+    model(product).save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras").optimizer._learning_rate
+    for again in (keras_schedules.deserialize(config), loaded):
+        assert again.get_config() == product.get_config()
+        assert np.array_equal(on_host(again, range(60)), on_host(product, range(60)))
+    with pytest.raises(TypeError, match="later_option"):
+        ProductSchedule.from_config({**product.get_config(), "later_option": 1})
+
+
+@has_multi_optimizer
+def test_rates_by_layer_train_at_the_scaled_rate():
+    """On a constant gradient of 1 and 1 each weight moves by the sum of its own rates."""
+    schedule = StepDecay(0.1, 0.5, 2)
+    layers = [keras.layers.Dense(1, kernel_initializer="zeros", name="dense")]
+    network = keras.Sequential([keras.Input((1,)), *layers])
+    optimizer = two_optimizers(ProductSchedule([schedule, 0.1]), schedule)
+    network.compile(optimizer, lambda y, prediction: prediction)
+    ones = np.ones((STEPS_PER_EPOCH, 1))
+    arguments = {"batch_size": 1, "epochs": 4, "verbose": 0, "callbacks": [LearningRateLogger()]}
+    history = network.fit(ones, ones, **arguments).history
+    expected = np.array([0.1, 0.1, 0.05, 0.05])
+    np.testing.assert_allclose(history["learning_rate_kernel"], expected / 10, rtol=1e-6)
+    np.testing.assert_allclose(history["learning_rate_bias"], expected, rtol=1e-6)
+    kernel, bias = (weights.item() for weights in network.get_weights())
+    assert kernel == pytest.approx(-STEPS_PER_EPOCH * expected.sum() / 10, rel=1e-5)
+    assert bias == pytest.approx(-STEPS_PER_EPOCH * expected.sum(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("factors", "error", "message"),
+    [
+        (0.1, TypeError, "`factors` must be a list or tuple of schedules and numbers"),
+        ([], ValueError, "`factors` must be a non-empty list or tuple of schedules and numbers"),
+        ([0.1, 2], ValueError, "schedules and numbers, at least one schedule. Received: factors="),
+        ([SCHEDULES["step"], 0], ValueError, "`factors[1]` must be a finite number > 0"),
+        ([float("nan"), SCHEDULES["step"]], ValueError, "Received: factors[0]=nan"),
+        ([SCHEDULES["step"], "x"], TypeError, "`factors[1]` must be a float or a"),
+        ([SCHEDULES["step"], True], TypeError, "Received: factors[1]=True"),
+        ([PlateauScale(0.1)], ValueError, "`factors[0]` must be a schedule that is not a"),
+    ],
+)
+def test_a_bad_factor_is_an_error_that_names_it(factors, error, message):
+    """In the constructor."""
+    with pytest.raises(error) as raised:
+        ProductSchedule(factors)
+    assert message in str(raised.value)
+
+
+class Plain(keras_schedules.LearningRateSchedule):
+    """A schedule in plain arithmetic, which a bare int tensor of TensorFlow does not take."""
+
+    def __call__(self, step):
+        return 0.1 * 0.5**step
+
+    def get_config(self):
+        return {}
+
+
+def test_plain_arithmetic_works_on_the_clock_of_the_optimizer():
+    """In a product, and as the first of a join, it is called with what Keras calls it with."""
+    for schedule in (
+        ProductSchedule([Plain(), 2.0]),
+        JoinedSchedule([ProductSchedule([Plain(), 2.0]), 0.01], [200], steps_per_epoch=1),
+    ):
+        history = fit(model(schedule), [PlateauDecay("loss")], epochs=2)
+        expected = [0.2 * 0.5**3, 0.2 * 0.5**7]
+        np.testing.assert_allclose(history["learning_rate"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: LinearWarmup(ProductSchedule([Plain(), 2.0]), 2, steps_per_epoch=1), 0.1),
+        (lambda: JoinedSchedule([0.2, Plain()], [2], steps_per_epoch=1), 0.05),
+    ],
+    ids=["warmup", "join"],
+)
+def test_plain_arithmetic_on_a_shifted_clock_works_or_is_an_error_with_the_fix(make, expected):
+    """TensorFlow's own tensors do not take it; the others' do."""
+    if BACKEND == "tensorflow":
+        with pytest.raises(ValueError, match=r"tensor of ints.*`step = keras\.ops\.cast\(step, "):
+            make()
+        return
+    history = fit(model(make()), [PlateauDecay("loss")], epochs=1)
+    assert history["learning_rate"] == [pytest.approx(expected)]
