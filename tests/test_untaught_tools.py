@@ -1,0 +1,75 @@
+"""`preview`, `plot` and `rehearse` of schedules that are yet to learn their `steps_per_epoch`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from keras_decay import (
+    EpochSchedule,
+    JoinedSchedule,
+    LinearWarmup,
+    PlateauDecay,
+    PlateauScale,
+    ProductSchedule,
+    StepDecay,
+    plot,
+    preview,
+    rehearse,
+)
+from keras_decay._formula import untaught
+
+TOLD = {"steps_per_epoch": 10}
+MAKERS = {
+    "step": lambda **steps: StepDecay(0.1, 0.5, [2, 4], **steps),
+    "table": lambda **steps: EpochSchedule([0.1, 0.02, 0.05], **steps),
+    "warmup": lambda **steps: LinearWarmup(StepDecay(0.1, 0.5, 2, **steps), 1.5, **steps),
+    "joined": lambda **steps: JoinedSchedule([0.2, StepDecay(0.1, **steps)], [1.25], **steps),
+    "product": lambda **steps: ProductSchedule([StepDecay(0.1, 0.5, 2, **steps), 0.5]),
+    "scale": lambda **steps: PlateauScale(StepDecay(0.1, 0.5, 2, **steps)),
+    "partly told": lambda **steps: LinearWarmup(StepDecay(0.1, **steps), 5, steps_per_epoch=1),
+}
+makers = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+
+
+@makers
+def test_preview_takes_the_number_that_it_is_given(make):
+    """The rates of a schedule that was told; this one is not told by it."""
+    schedule = make()
+    epoch, rate = preview(schedule, 5, steps_per_epoch=10)
+    expected = preview(make(**TOLD), 5, steps_per_epoch=10)
+    assert np.array_equal(epoch, expected[0])
+    assert np.array_equal(rate, expected[1])
+    assert untaught(schedule)
+
+
+@makers
+def test_rehearse_takes_the_number_that_it_is_given(make):
+    """The rates of a schedule that was told; this one is not told by it."""
+    schedule, plateau = make(), PlateauDecay(factor=0.5, patience=1)
+    rehearsal = rehearse(plateau, [1.0] * 5, schedule, steps_per_epoch=10)
+    expected = rehearse(plateau, [1.0] * 5, make(**TOLD), steps_per_epoch=10)
+    assert np.array_equal(rehearsal.learning_rate, expected.learning_rate)
+    assert np.array_equal(rehearsal.reductions, expected.reductions)
+    assert untaught(schedule)
+
+
+@makers
+def test_plot_takes_the_number_that_it_is_given(make):
+    """For all schedules of a picture; none is told by it."""
+    schedule = make()
+    figure = plot({"untaught": schedule, "told": make(**TOLD)}, 5, steps_per_epoch=10)
+    one, two = figure.axes[0].lines
+    assert np.array_equal(one.get_ydata(), two.get_ydata())
+    assert untaught(schedule)
+
+
+def test_without_a_number_each_of_them_asks_for_it():
+    """Nobody knows one."""
+    schedule = StepDecay(0.1)
+    with pytest.raises(ValueError, match=r"`steps_per_epoch` must be given for schedule="):
+        preview(schedule, 5)
+    with pytest.raises(ValueError, match=r"`steps_per_epoch` must be given for learning_rate="):
+        rehearse(PlateauDecay(), [1.0], schedule)
+    with pytest.raises(ValueError, match=r"`steps_per_epoch` must be given for what="):
+        plot(schedule, 5)
