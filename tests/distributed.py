@@ -18,6 +18,13 @@ RATES = {
     "step": lambda: StepDecay(0.05, 0.5, 2, **STEPS),
     "warmup": lambda: LinearWarmup(InverseTimeDecay(0.05, 0.1, **STEPS), 2, **STEPS),
 }
+
+
+def untaught():
+    """The rate `step`, which is to learn from `fit` how many steps an epoch has."""
+    return StepDecay(0.05, 0.5, 2)
+
+
 # A metric of each process, for up to six epochs. Each row alone would lead to other reductions
 # than their mean.
 ROWS = [[4.0, 5.0, 1.5, 0.0, 4.0, 2.5], [4.0, 1.0, 5.5, 4.0, 0.0, 2.5]]

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import keras
 import numpy as np
-from distributed import MEAN, RATES, ROWS, Record, plateau, result, strict_plateau
+from distributed import MEAN, RATES, ROWS, Record, plateau, result, strict_plateau, untaught
 from processes import emit
 from support import (
     BATCH_SIZE,
@@ -173,6 +173,7 @@ def processes(folder):
     keras.distribution.set_distribution(data_parallel())
     for name in ("float", "warmup"):
         emit({"name": name, **train(network(RATES[name]()), [plateau()])})
+    emit({"name": "untaught", **train(network(untaught()), [plateau()])})
     model = network(RATES["step"](), steps_per_execution=2)
     emit({"name": "two steps an execution", **train(model, [plateau()])})
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import keras
 import torch
-from distributed import RATES, ROWS, Record, plateau, result, strict_plateau
+from distributed import RATES, ROWS, Record, plateau, result, strict_plateau, untaught
 from processes import emit
 from support import BATCH_SIZE, Metric, data
 from torch import distributed
@@ -113,6 +113,7 @@ def several(folder):
     for name, build in RATES.items():
         emit({"name": f"loop {name}", **loop(network(build()), plateau())})
         emit({"name": f"fit {name}", **fit(network(build()), [plateau()])})
+    emit({"name": "fit untaught", **fit(network(untaught()), [plateau()])})
     for name, run in (
         ("loop", loop),
         ("fit", lambda model, one, values: fit(model, [one], values)),

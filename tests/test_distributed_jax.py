@@ -135,7 +135,13 @@ def two_processes(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("name", "rate"), [("float", "float"), ("warmup", "warmup"), ("two steps an execution", "step")]
+    ("name", "rate"),
+    [
+        ("float", "float"),
+        ("warmup", "warmup"),
+        ("untaught", "step"),
+        ("two steps an execution", "step"),
+    ],
 )
 def test_two_processes_follow_the_rates_of_one_device(two_processes, name, rate):
     """Each trains on its half of each batch; rates and weights are the same on both."""

@@ -60,6 +60,13 @@ def test_two_processes_follow_the_rates_of_one(two_processes, run, rate):
     np.testing.assert_allclose(mean, expected["val_loss"], rtol=1e-4)
 
 
+def test_each_process_learns_the_steps_of_an_epoch_by_itself(two_processes):
+    """From its own `fit`, on its share of each batch."""
+    first, second = two_processes["fit untaught"]
+    assert first["rates"] == second["rates"]
+    assert_same(first, in_one_process("step"))
+
+
 @pytest.mark.parametrize("run", ["loop", "fit"])
 def test_processes_decide_by_the_mean_of_their_metrics(two_processes, run):
     """Where each alone would decide otherwise."""
