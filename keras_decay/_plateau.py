@@ -108,8 +108,9 @@ class PlateauDecay(RateCallback):
         recover: Whether to go back, when the metric or the training loss of an epoch is not
             finite, to the end of the last epoch that was finite (or the start of training), with
             the weights and all of the optimizer but its step counter and rate, and to reduce at
-            once. The copy is kept on the host, made anew at each epoch: as large as the weights
-            and the optimizer's state, three times the weights with Adam.
+            once. The copy is kept on the host and made anew at each epoch: as large as the weights
+            and the optimizer's state (three times the weights with Adam), and twice that while it
+            is made.
         stop_at_minimum: Whether to stop training when a reduction is due and none can be made:
             at the floor, or after `max_reductions`.
         optimizer: String, the attribute of the model that holds the optimizer, for a model with

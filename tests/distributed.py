@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import keras
@@ -29,6 +30,9 @@ def untaught():
 # than their mean.
 ROWS = [[4.0, 5.0, 1.5, 0.0, 4.0, 2.5], [4.0, 1.0, 5.5, 4.0, 0.0, 2.5]]
 MEAN = [4.0, 3.0, 3.5, 2.0, 2.0, 2.5]
+
+# In the third epoch the metric of one process is not finite.
+ONE_NAN = [[4.0, 3.0, 2.0, 2.0, 2.0, 2.0], [4.0, 3.0, math.nan, 2.0, 2.0, 2.0]]
 
 # Of `run_together`, in seconds: several times what it takes on a busy machine.
 TIMEOUT = 240

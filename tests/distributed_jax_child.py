@@ -10,7 +10,17 @@ from pathlib import Path
 import jax
 import keras
 import numpy as np
-from distributed import MEAN, RATES, ROWS, Record, plateau, result, strict_plateau, untaught
+from distributed import (
+    MEAN,
+    ONE_NAN,
+    RATES,
+    ROWS,
+    Record,
+    plateau,
+    result,
+    strict_plateau,
+    untaught,
+)
 from processes import emit
 from support import (
     BATCH_SIZE,
@@ -192,6 +202,14 @@ def processes(folder):
         emit({"name": "one alone", "error": str(error)})
 
 
+def recover(folder):
+    """One process with several devices, or several of them."""
+    keras.distribution.set_distribution(data_parallel())
+    own = ONE_NAN[jax.process_index() + 2 - jax.process_count()]
+    callback = plateau(recover=True)
+    emit({"name": "recover", **train(network(RATES["step"]()), [callback], values=own)})
+
+
 class BackupByTheFirst(keras.callbacks.BackupAndRestore):
     """The first process alone writes; all restore."""
 
@@ -224,5 +242,7 @@ if __name__ == "__main__":
             int(os.environ["RANK"]),
             heartbeat_timeout_seconds=10,
         )
-    scenario = {"devices": devices, "processes": processes, "backup": backup}[sys.argv[1]]
+    scenario = {"devices": devices, "processes": processes, "backup": backup, "recover": recover}[
+        sys.argv[1]
+    ]
     scenario(Path(sys.argv[2]))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import keras
 import tensorflow as tf
-from distributed import MEAN, RATES, ROWS, Record, plateau, result
+from distributed import MEAN, ONE_NAN, RATES, ROWS, Record, plateau, result
 from processes import emit
 from support import BATCH_SIZE, Metric, data, number
 
@@ -128,12 +128,24 @@ def loop(model, strategy, callback, values):
     return {"rates": rates, **result(model)}
 
 
-def devices(folder):
-    """One process, two devices. `one.keras` in the folder was trained on one."""
+def two_devices():
     (cpu,) = tf.config.list_physical_devices("CPU")
     logical = [tf.config.LogicalDeviceConfiguration()] * 2
     tf.config.set_logical_device_configuration(cpu, logical)
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def recover(folder):
+    """The metric is not finite in one epoch."""
+    strategy = two_devices()
+    callback = loss_plateau(recover=True)
+    model = network(RATES["step"], strategy)
+    emit({"name": "recover", **train(model, strategy, [callback], values=ONE_NAN[1])})
+
+
+def devices(folder):
+    """One process, two devices. `one.keras` in the folder was trained on one."""
+    strategy = two_devices()
     early = PlateauScale(0.05)
     rates = {name: RATES[name] for name in ("float", "constant", "warmup")}
     for name, rate in {**rates, "early constant": lambda: early}.items():
@@ -228,5 +240,7 @@ def backup(folder):
 
 if __name__ == "__main__":
     warnings.simplefilter("error", UserWarning)
-    scenario = {"devices": devices, "workers": workers, "backup": backup}[sys.argv[1]]
+    scenario = {"devices": devices, "workers": workers, "backup": backup, "recover": recover}[
+        sys.argv[1]
+    ]
     scenario(Path(sys.argv[2]))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import keras
 import torch
-from distributed import RATES, ROWS, Record, plateau, result, strict_plateau, untaught
+from distributed import ONE_NAN, RATES, ROWS, Record, plateau, result, strict_plateau, untaught
 from processes import emit
 from support import BATCH_SIZE, Metric, data
 from torch import distributed
@@ -143,6 +143,12 @@ def several(folder):
     os._exit(0)
 
 
+def recover(folder):
+    """The metric of the second process alone is not finite in one epoch."""
+    own = ONE_NAN[RANK]
+    emit({"name": "recover", **fit(network(RATES["step"]()), [plateau(recover=True)], own)})
+
+
 def backup(folder):
     """A run that is to be killed, and then started again. The first process alone writes the
     backup; all restore it."""
@@ -156,5 +162,5 @@ def backup(folder):
 if __name__ == "__main__":
     warnings.simplefilter("error", UserWarning)
     distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
-    {"several": several, "backup": backup}[sys.argv[1]](Path(sys.argv[2]))
+    {"several": several, "backup": backup, "recover": recover}[sys.argv[1]](Path(sys.argv[2]))
     distributed.destroy_process_group()

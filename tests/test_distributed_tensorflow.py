@@ -7,7 +7,7 @@ from pathlib import Path
 
 import keras
 import pytest
-from distributed import MEAN, RATES, assert_weights, killed_and_started_again, records_of
+from distributed import MEAN, ONE_NAN, RATES, assert_weights, killed_and_started_again, records_of
 from support import BACKEND
 
 if BACKEND != "tensorflow":
@@ -153,3 +153,12 @@ def test_two_processes_that_were_killed_go_on_as_if_they_had_not_been(tmp_path):
     error = ["Collective ops is aborted"]
     for end in killed_and_started_again(CHILD, tmp_path, EPOCHS, error):
         assert_same({**expected, **end}, expected)
+
+
+def test_two_devices_recover_as_one_does(tmp_path):
+    """The state of the last finite epoch is put back on both."""
+    model = network(RATES["step"], ONE_DEVICE)
+    callback = loss_plateau(recover=True)
+    expected = train(model, ONE_DEVICE, [callback], values=ONE_NAN[1])
+    (records,) = records_of(CHILD, "recover", tmp_path, count=1)
+    assert_same(records["recover"], expected)

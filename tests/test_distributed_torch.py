@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from distributed import (
     MEAN,
+    ONE_NAN,
     RATES,
     assert_weights,
     killed_and_started_again,
@@ -93,3 +94,10 @@ def test_two_processes_that_were_killed_go_on_as_if_they_had_not_been(tmp_path):
     """From what the first one alone has written."""
     for end in killed_and_started_again(CHILD, tmp_path, EPOCHS, error=["Connection"]):
         assert_same(end, in_one_process("step"))
+
+
+def test_both_recover_together(tmp_path):
+    """Where the metric of one alone is not finite; as in one process."""
+    expected = fit(network(RATES["step"]()), [plateau(recover=True)], ONE_NAN[1])
+    for records in records_of(CHILD, "recover", tmp_path):
+        assert_same(records["recover"], expected)

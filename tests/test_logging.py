@@ -105,30 +105,145 @@ def records(path):
         at += 12 + length + 4
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="Keras's TensorBoard needs TensorFlow")
-def test_tensorboard_writes_rate_and_scale(tmp_path):
-    """Read back from the event file. Of a schedule it takes the next step's rate by itself."""
+def written(folder, network, callbacks, **arguments):
+    """What a `TensorBoard` after the callbacks writes in three epochs, by tag, with the steps."""
     import tensorflow as tf
 
     pytest.importorskip("tensorboard", reason="an optional peer, on TensorFlow in `tox`")
+    board = keras.callbacks.TensorBoard(folder, **arguments)
+    fit(network, [*callbacks, board], epochs=3, values=[1.0] * 3)
+    (file,) = (folder / "train").glob("events*")
+    values = {}
+    for record in records(file):
+        event = tf.compat.v1.Event.FromString(record)
+        for value in event.summary.value:
+            number = tf.make_ndarray(value.tensor).item()
+            values.setdefault(value.tag, {})[event.step] = number
+    return values
 
-    def written(name, rate, callbacks):
-        board = keras.callbacks.TensorBoard(tmp_path / name)
-        fit(model(rate), [*callbacks, board], epochs=3, values=[1.0] * 3)
-        (file,) = (tmp_path / name / "train").glob("events*")
-        values = {}
-        for record in records(file):
-            for value in tf.compat.v1.Event.FromString(record).summary.value:
-                values.setdefault(value.tag, []).append(tf.make_ndarray(value.tensor).item())
-        return values
 
-    rates = written("float", 0.1, [LearningRateLogger()])["epoch_learning_rate"]
+tensorboard = pytest.mark.skipif(
+    BACKEND != "tensorflow", reason="Keras's TensorBoard needs TensorFlow"
+)
+
+
+@tensorboard
+def test_tensorboard_writes_rate_and_scale(tmp_path):
+    """Read back from the event file. Of a schedule it takes the next step's rate by itself."""
+
+    def epochs(name, rate, callbacks):
+        values = written(tmp_path / name, model(rate), callbacks)
+        return {tag: list(steps.values()) for tag, steps in values.items()}
+
+    rates = epochs("float", 0.1, [LearningRateLogger()])["epoch_learning_rate"]
     np.testing.assert_allclose(rates, [0.1] * 3, rtol=1e-6)
-    values = written("schedule", SCHEDULE, [PlateauDecay(patience=1, factor=0.5)])
+    values = epochs("schedule", SCHEDULE, [PlateauDecay(patience=1, factor=0.5)])
     assert values["epoch_learning_rate_scale"] == [1.0, 1.0, 0.5]
     next_rates = on_host(SCHEDULE, [STEPS_PER_EPOCH * epoch for epoch in (1, 2, 3)])
     scaled = next_rates * [1.0, 0.5, 0.25]
     np.testing.assert_allclose(values["epoch_learning_rate"], scaled, rtol=1e-6)
+
+
+SCALES = np.repeat([1.0, 1.0, 0.5], STEPS_PER_EPOCH)
+STEP_RATES = on_host(SCHEDULE, range(3 * STEPS_PER_EPOCH)) * SCALES
+
+
+@tensorboard
+@pytest.mark.parametrize("update_freq", ["batch", 1])
+def test_tensorboard_writes_the_rate_of_each_batch(tmp_path, update_freq):
+    """That of the step that the batch was, over a schedule that a plateau scales."""
+    callbacks = [PlateauDecay(patience=1, factor=0.5), LearningRateLogger(every=1)]
+    values = written(tmp_path, model(SCHEDULE), callbacks, update_freq=update_freq)
+    rates = list(values["batch_learning_rate"].values())
+    np.testing.assert_allclose(rates, STEP_RATES, rtol=1e-6)
+
+
+class BatchLogs(keras.callbacks.Callback):
+    """The rates in the logs of the batches, as a callback after the logger reads them."""
+
+    def __init__(self):
+        super().__init__()
+        self.rates = {}
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if "learning_rate" in logs:
+            self.rates[self.epoch * STEPS_PER_EPOCH + batch] = logs["learning_rate"]
+
+
+class Unread(LearningRateLogger):
+    """Fails if it reads a tensor at the end of a batch."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(keras.ops, "convert_to_numpy", fail)
+            for name in ("numpy", "item", "__array__", "__float__", "__int__", "cpu"):
+                if hasattr(Tensor, name):
+                    patch.setattr(Tensor, name, fail)
+            super().on_train_batch_end(batch, logs)
+
+
+Tensor = type(keras.ops.convert_to_tensor(0.5))
+
+
+def fail(*_, **__):
+    raise AssertionError("a tensor is read")
+
+
+RATES_OF_STEPS = {
+    "float": (0.1, 0.1 * SCALES),
+    "constant": (PlateauScale(0.1), 0.1 * SCALES),
+    "schedule": (SCHEDULE, STEP_RATES),
+}
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 99])
+@pytest.mark.parametrize(("rate", "expected"), RATES_OF_STEPS.values(), ids=RATES_OF_STEPS)
+def test_every_nth_batch_of_an_epoch_has_the_rate_of_its_step(rate, expected, every):
+    """Beginning with the first; nothing is read for it, and the epoch's own rate is as ever."""
+    logger, batches = Unread(every=every), BatchLogs()
+    callbacks = [PlateauDecay(patience=1, factor=0.5), logger, batches]
+    history = fit(model(rate), callbacks, epochs=3, values=[1.0] * 3)
+    steps = [step for step in range(len(expected)) if step % STEPS_PER_EPOCH % every == 0]
+    assert list(batches.rates) == steps
+    np.testing.assert_allclose(list(batches.rates.values()), expected[steps], rtol=1e-6)
+    assert all(type(each) is float for each in batches.rates.values())
+    assert logger.seen == {"learning_rate": list(batches.rates.items())}
+    last = expected[STEPS_PER_EPOCH - 1 :: STEPS_PER_EPOCH]
+    np.testing.assert_allclose(history["learning_rate"], last, rtol=1e-6)
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras on torch has no `steps_per_execution`")
+def test_of_several_steps_in_one_execution_the_last_is_logged():
+    """No other comes by."""
+    batches = BatchLogs()
+    callbacks = [LearningRateLogger(every=1), batches]
+    fit(model(SCHEDULE, steps_per_execution=2), callbacks, epochs=2)
+    steps = [1, 3, 5, 7]
+    assert list(batches.rates) == steps
+    np.testing.assert_allclose(list(batches.rates.values()), on_host(SCHEDULE, steps), rtol=1e-6)
+
+
+def test_without_every_no_batch_is_logged_and_each_epoch_is_seen():
+    """With its last step and the rate of that one."""
+    logger, batches = LearningRateLogger(), BatchLogs()
+    fit(model(SCHEDULE), [logger, batches], epochs=2)
+    assert batches.rates == {}
+    ((name, seen),) = logger.seen.items()
+    assert name == "learning_rate"
+    assert [step for step, _ in seen] == [STEPS_PER_EPOCH - 1, 2 * STEPS_PER_EPOCH - 1]
+    np.testing.assert_allclose([rate for _, rate in seen], LAST_RATES, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("every", "error"), [(0, ValueError), (-1, ValueError), (1.0, TypeError), (True, TypeError)]
+)
+def test_a_bad_every_is_a_clear_error(every, error):
+    """In the constructor."""
+    with pytest.raises(error, match=rf"`every` must be an int >= 1\. Received: every={every}"):
+        LearningRateLogger(every=every)
 
 
 def test_the_progress_bar_shows_the_rate(capsys):

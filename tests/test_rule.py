@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import BACKEND, number
 
-from keras_decay import PlateauDecay
+from keras_decay import PlateauDecay, PlateauScale
 from keras_decay._rule import Memory, Rule
 
 # Multiples of 1/8 are exact in every float type, so no peer decides by its rounding.
@@ -263,3 +263,164 @@ def test_a_lower_patience_than_before_takes_effect_at_the_next_bad_value():
     memory = Memory(best=1.0, wait=7)
     assert reductions([0.5, 0.5], memory=memory, patience=3)[0] == []
     assert reductions([1.0], memory=memory, patience=3)[0] == [0]
+
+
+fractions = st.sampled_from([0.0, 0.25, 0.5, 0.9, 0.999])
+finite_or_not = st.lists(eighths | st.just(math.nan) | st.just(math.inf), max_size=40)
+
+
+@given(finite_or_not, fractions, st.lists(patiences, min_size=1, max_size=4), modes, deltas)
+def test_smoothing_patiences_and_their_limit_are_those_of_a_plain_reference(
+    values, smoothing, patience, mode, min_delta
+):
+    """The moving average as a sum with weights that add up to one; a patience by reduction."""
+    limit = len(patience) + 1
+    expected, finite, best, wait = [], [], None, 0
+    for index, observed in enumerate(values):
+        value = math.nan
+        if math.isfinite(observed):
+            finite.append(observed)
+            weights = [smoothing**age for age in reversed(range(len(finite)))]
+            value = float(np.average(finite, weights=weights))
+        sign = 1 if mode == "min" else -1
+        if value == value and (best is None or sign * (best - value) > min_delta + 1e-9):
+            best, wait = value, 0
+        else:
+            wait += 1
+        if wait == patience[min(len(expected), len(patience) - 1)]:
+            wait = 0
+            if len(expected) < limit:
+                expected.append(index)
+    # Off by 1e-9, for no decision to hang on the rounding of the average.
+    arguments = {"min_delta": min_delta + 1e-9, "smoothing": smoothing, "mode": mode}
+    plateau = PlateauDecay(factor=FACTOR, patience=patience, max_reductions=limit, **arguments)
+    plateau.attach(with_optimizer())
+    assert [i for i, value in enumerate(values) if plateau.update(value, i)] == expected
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="the peer is JAX's")
+@given(st.lists(positive_eighths, min_size=1, max_size=30), st.sampled_from([0.25, 0.5, 0.875]))
+def test_smooths_as_optax_does(values, smoothing):
+    """`optax.ema` with `debias`. (`reduce_on_plateau` itself takes means of separate runs of
+    `accumulation_size` values, which are a moving average only for runs of one.)"""
+    import optax
+
+    peer = optax.ema(smoothing, debias=True)
+    state = peer.init(np.float32(0.0))
+    memory = Memory()
+    best = math.inf
+    for value in values:
+        average, state = peer.update(np.float32(value), state)
+        best = min(best, float(average))
+        memory = reductions([value], memory=memory, smoothing=smoothing, patience=99)[1]
+        assert memory.best == pytest.approx(best, rel=1e-5)
+
+
+def test_one_lucky_value_does_not_spend_the_patience():
+    """On a falling metric, where without smoothing all that follow are worse than it."""
+    values = [10.0 - index / 2 - 4.0 * (index == 2) for index in range(10)]
+    assert reductions(values, patience=5)[0] == [7]
+    assert reductions(values, patience=5, smoothing=0.9)[0] == []
+
+
+def test_values_that_are_not_finite_are_not_in_the_average():
+    """It is that of the finite ones, though each of the others counts as not better."""
+    _, plain = reductions([4.0, 2.0], smoothing=0.5, patience=9)
+    _, memory = reductions([4.0, math.nan, math.inf, 2.0], smoothing=0.5, patience=9)
+    assert memory == plain
+    assert memory.best == pytest.approx((4.0 * 0.5 + 2.0) / 1.5)
+    assert memory.observations == 2
+
+
+def test_each_reduction_has_its_patience_and_the_last_one_stays():
+    """Of a list or a tuple."""
+    assert reductions([1.0] * 12, patience=(4, 1, 2))[0] == [4, 5, 7, 9, 11]
+    for patience in ([4, 1, 2], (4, 1, 2), np.array([4, 1, 2]).tolist()):
+        plateau = PlateauDecay(factor=FACTOR, patience=patience)
+        plateau.attach(with_optimizer())
+        assert [i for i in range(12) if plateau.update(1.0, i)] == [4, 5, 7, 9, 11]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.5])
+def test_a_memory_of_an_earlier_version_begins_its_average(smoothing):
+    """`average` and `observations` are absent from its files."""
+    scale = PlateauScale(RATE, best=3.0, wait=1, scale=0.5, reductions=1, epoch=4, epochs=5)
+    assert scale.memory == Memory(3.0, 1, 0, 0.5, 1, 4, 5)
+    memory = reductions([2.0], memory=scale.memory, smoothing=smoothing, patience=9)[1]
+    assert memory.best == 2.0
+    config = scale.get_config()
+    for name in ("average", "observations"):
+        del config[name]
+    assert PlateauScale.from_config(config).memory == scale.memory
+
+
+def plateau_with(**arguments):
+    model = with_optimizer()
+    plateau = PlateauDecay(factor=FACTOR, patience=9, **arguments)
+    plateau.attach(model)
+    return plateau, model
+
+
+def test_reduces_by_hand():
+    """With everything that a reduction brings: the wait is over, the cooldown begins."""
+    plateau, model = plateau_with(cooldown=2)
+    plateau.update(1.0)
+    plateau.update(1.0)
+    assert plateau.reduce() is True
+    assert number(model.optimizer.learning_rate) == pytest.approx(RATE * FACTOR)
+    assert plateau.state == {
+        "best": 1.0,
+        "wait": 0,
+        "cooldown": 2,
+        "scale": FACTOR,
+        "reductions": 1,
+    }
+
+
+@pytest.mark.parametrize("limit", [{"min_learning_rate": RATE}, {"max_reductions": 0}])
+def test_by_hand_too_nothing_is_reduced_where_nothing_may_be(limit):
+    """And it says so; `stop_at_minimum` holds here as well."""
+    plateau, model = plateau_with(stop_at_minimum=True, **limit)
+    model.stop_training = False
+    assert plateau.reduce() is False
+    assert number(model.optimizer.learning_rate) == pytest.approx(RATE)
+    assert plateau.state["reductions"] == 0
+    assert model.stop_training is True
+
+
+def test_reduces_a_schedule_by_hand_and_says_so(capsys):
+    """The scale is the plateau's; `verbose` has no epoch to name."""
+    model = SimpleNamespace(optimizer=keras.optimizers.SGD(PlateauScale(RATE)))
+    plateau = PlateauDecay(factor=FACTOR, verbose=1)
+    plateau.attach(model)
+    assert plateau.reduce()
+    assert number(model.optimizer.learning_rate) == pytest.approx(RATE * FACTOR)
+    assert capsys.readouterr().out == "\nPlateauDecay reduces the learning rate to 0.05.\n"
+
+
+def test_before_it_is_attached_nothing_can_be_reduced():
+    """The error says what to call."""
+    with pytest.raises(RuntimeError, match=r"call `attach\(model\)` first"):
+        PlateauDecay().reduce()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"patience": []}, ValueError, r"`patience` must be an int >= 1 or a non-empty sequence"),
+        ({"patience": [3, 0]}, ValueError, r"`patience\[1\]` must be an int >= 1\. Received"),
+        ({"patience": [3, True]}, TypeError, r"`patience\[1\]` must be an int >= 1\. Received"),
+        ({"patience": 0}, ValueError, r"`patience` must be an int >= 1\. Received: patience=0"),
+        ({"smoothing": 1.0}, ValueError, r"`smoothing` must be a number in \[0, 1\)"),
+        ({"smoothing": -0.1}, ValueError, r"`smoothing` must be a number in \[0, 1\)"),
+        ({"smoothing": "0"}, TypeError, r"`smoothing` must be a number in \[0, 1\)"),
+        ({"max_reductions": -1}, ValueError, r"`max_reductions` must be an int >= 0"),
+        ({"max_reductions": 1.0}, TypeError, r"`max_reductions` must be an int >= 0"),
+        ({"recover": 1}, TypeError, r"`recover` must be True or False"),
+        ({"optimizer": None}, TypeError, r"`optimizer` must be a"),
+    ],
+)
+def test_a_bad_argument_of_these_is_a_clear_error(arguments, error, message):
+    """In the constructor."""
+    with pytest.raises(error, match=message):
+        PlateauDecay(**arguments)
