@@ -326,11 +326,12 @@ class PlateauDecay(RateCallback):
         value = _number(logs[self.monitor]) if self.monitor in logs else math.nan
         if self.monitor in logs:
             self._missed = None
-            if self.monitor not in names:
+            if self.monitor.startswith("learning_rate"):
                 self._warn_once(
                     "monitor",
                     f"`PlateauDecay` monitors `{self.monitor}`, the rate that it changes itself. "
-                    f"Pass one of the metrics as `monitor`: {names}.",
+                    "Pass one of the metrics as `monitor`: "
+                    f"{[name for name in names if not name.startswith('learning_rate')]}.",
                 )
         if self.monitor in logs or not finite:
             self._observe(value if finite else math.nan, epoch, finite)

@@ -463,3 +463,36 @@ def test_a_bad_batch_size_is_an_error(batch_size, error):
         steps_per_epoch(data()[0], batch_size)
     with pytest.raises(ValueError, match=r"must be None for a `Batches`, which makes its own"):
         steps_per_epoch(Batches(), 8)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_each_silent_fault_is_one_warning_in_a_fit(order):
+    """Whichever of the two callbacks stands first."""
+
+    class Sets(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.model.optimizer.learning_rate = 0.1
+
+    def callbacks(monitor="val_loss"):
+        return [PlateauDecay(monitor, mode="min", patience=1), LearningRateLogger()][::order]
+
+    with pytest.warns(UserWarning, match=r"stands above.*EpochSchedule") as caught:
+        fit(model(0.1), [Sets(), *callbacks()], epochs=5, values=[1.0] * 5)
+    assert len(user_warnings(caught)) == 1
+    with pytest.warns(UserWarning, match=r"the rate that it changes itself.*'loss'") as caught:
+        fit(model(0.1), callbacks("learning_rate"), epochs=4)
+    assert len(user_warnings(caught)) == 1
+
+
+def test_an_epoch_whose_steps_all_overflow_is_no_idle_optimizer():
+    """A loss scale that is too high at first leaves out every step."""
+    optimizer = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(SCHEDULE), initial_scale=3e38
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        fit(
+            model(optimizer=optimizer),
+            [PlateauDecay("loss"), LearningRateLogger()],
+            epochs=2,
+        )
