@@ -160,7 +160,8 @@ def compare_loaded(model: Any, path: Path, data: Any, seed: int) -> bool:
     # Keras does not save where the random numbers of the dropout stand.
     for layer, twin in zip(model.layers, loaded.layers, strict=True):
         if isinstance(layer, keras.layers.Dropout):
-            twin.seed_generator.state.assign(layer.seed_generator.state)
+            state = keras.ops.convert_to_numpy(layer.seed_generator.state)
+            twin.seed_generator.state.assign(state)
     numbers = []
     for each in (model, loaded):
         before = each.evaluate(*data[2:], verbose=0)[0]
