@@ -20,7 +20,8 @@ And to look before training:
 - `steps_per_epoch`: how many steps an epoch of `fit` has.
 - `preview`: the rate at every step, as arrays.
 - `rehearse`: what a `PlateauDecay` would have done with the metrics of an earlier run.
-- `plot`: a picture of schedules, of a `History`, or of a rehearsal.
+- `find_learning_rate`: a range test, for the rate to start from; it returns a `RangeTest`.
+- `plot`: a picture of schedules, of a `History`, of a rehearsal, or of a range test.
 """
 
 from keras_decay._compose import JoinedSchedule, LinearWarmup, ProductSchedule
@@ -30,6 +31,7 @@ from keras_decay._scale import PlateauScale
 from keras_decay._schedules import EpochSchedule, InverseTimeDecay, StepDecay
 from keras_decay.tools._plot import plot
 from keras_decay.tools._preview import preview
+from keras_decay.tools._range_test import RangeTest, find_learning_rate
 from keras_decay.tools._rehearse import rehearse
 from keras_decay.tools._steps import steps_per_epoch
 
@@ -44,7 +46,9 @@ __all__ = [
     "PlateauDecay",
     "PlateauScale",
     "ProductSchedule",
+    "RangeTest",
     "StepDecay",
+    "find_learning_rate",
     "plot",
     "preview",
     "rehearse",

@@ -53,12 +53,13 @@ def learning_rate(optimizer: Any) -> Any:
 
 
 def set_learning_rate(optimizer: Any, rate: Any) -> None:
-    """Sets the schedule of an optimizer whose `learning_rate` is Keras's own property.
+    """Puts a schedule, or the variable that holds a float rate, into the optimizer.
 
-    On TensorFlow an assignment reads the property first, and a schedule that is yet to learn how
-    many steps an epoch has gives no rate.
+    The public property drops a float's variable from `optimizer.variables` when it takes a
+    schedule, and takes no variable back. And on TensorFlow an assignment to it first asks the
+    schedule that is there for its rate, which one has not yet that is to learn from `fit`.
     """
-    keras.optimizers.Optimizer.learning_rate.fset(optimizer, rate)
+    optimizer._learning_rate = rate
 
 
 def forwards_learning_rate(optimizer: Any) -> bool:

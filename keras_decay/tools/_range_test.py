@@ -1,0 +1,390 @@
+"""The learning-rate range test: which rate to start from."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import random
+import sys
+import types
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_decay import _checks, _keras
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RangeTest:
+    """What `find_learning_rate` found, one entry a batch, up to where it stopped.
+
+    Attributes:
+        learning_rate: The rate that the batch was trained at.
+        loss: The loss of the batch, before that step. All are finite.
+        smoothed: The moving average of the losses so far.
+    """
+
+    learning_rate: NDArray[np.float64]
+    loss: NDArray[np.float64]
+    smoothed: NDArray[np.float64]
+
+    @property
+    def suggestion(self) -> float:
+        """The rate in the middle of the longest descent of the smoothed loss.
+
+        ```
+        length[i]  = 1 + max(length[j] for j < i with smoothed[j] > smoothed[i]), at least 1
+        end        = the first i with the greatest length
+        suggestion = learning_rate[end - length[end] / 2]
+        ```
+
+        A step there is long enough to come down fast, and short enough to stay clear of where
+        the loss turns up. It is a rate to start a decay from, and to look at in
+        `keras_decay.plot` first: no rule sees all that a curve shows.
+
+        Raises:
+            ValueError: the smoothed loss never falls below where it began.
+
+        Source: the rule `valley` of fastai's `lr_find` (Howard and Gugger, "fastai: A Layered
+        API for Deep Learning", Information 11(2), 2020).
+        """
+        smoothed = np.asarray(self.smoothed)
+        if smoothed.min() >= smoothed[0]:
+            raise ValueError(
+                "`smoothed` must fall below its first value somewhere to suggest a rate. Test "
+                "other rates (`lowest=`, `highest=`) or more `steps`, or see whether the model "
+                f"learns at all. Received: smoothed={smoothed}"
+            )
+        length = np.ones(len(smoothed), "int64")
+        for i, value in enumerate(smoothed):
+            length[i] += length[:i][smoothed[:i] > value].max(initial=0)
+        end = int(length.argmax())
+        return float(self.learning_rate[end - length[end] // 2])
+
+    @property
+    def columns(self) -> dict[str, NDArray[np.float64]]:
+        """All arrays by their names: `pandas.DataFrame(range_test.columns)` is a table."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RangeTest):
+            return NotImplemented
+        theirs = other.columns
+        return all(np.array_equal(each, theirs[name]) for name, each in self.columns.items())
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        rates = f"{self.learning_rate[0]:.4g} to {self.learning_rate[-1]:.4g}"
+        return f"<RangeTest of {len(self.loss)} batches, learning rates {rates}>"
+
+
+def find_learning_rate(
+    model: Any,
+    x: Any = None,
+    y: Any = None,
+    *,
+    batch_size: int | None = None,
+    lowest: float = 1e-7,
+    highest: float = 10.0,
+    steps: int = 100,
+    stop_at: float = 4.0,
+    smoothing: float = 0.9,
+    verbose: int | str = "auto",
+    sample_weight: Any = None,
+    class_weight: dict[int, float] | None = None,
+) -> RangeTest:
+    """The learning-rate range test: trains at rising rates, and puts everything back.
+
+    ```
+    learning_rate[i] = lowest * (highest / lowest) ** (i / (steps - 1))      i = 0, ..., steps - 1
+    average          = smoothing * average + (1 - smoothing) * loss[i]
+    smoothed[i]      = average / (1 - smoothing ** (i + 1))
+    ```
+
+    Too low a rate leaves the loss where it is, a good one lowers it, too high a one throws it
+    up. One short test shows all three, and `suggestion` of what it returns is a rate to start
+    a decay from. It ends after `steps` batches, or earlier: with the first batch whose smoothed
+    loss is above `stop_at` times the best before it (its absolute value, where it is negative),
+    or before the first loss that is not finite.
+
+    It trains through `model.fit`, so what trains also tests: any data, loss, training step,
+    mixed precision, gradient accumulation. Whatever learning rate the optimizer has, it is left
+    aside meanwhile; all optimizers inside a `MultiOptimizer` train at the same rate. No callback
+    runs.
+
+    Afterwards, also after an interruption or an error, everything is as it was, to the bit:
+    weights and all other variables of the model, its metrics and its optimizer, the learning
+    rate or schedule, compiled steps, `history`, and the random states of Python, NumPy and
+    torch. A model or optimizer that was not built is built then, as `fit` would have done it.
+    What data does when it is read, it has done: a generator has given its batches away, and
+    a `tf.data` pipeline that shuffles has shuffled.
+
+    Args:
+        model: A compiled model.
+        x: The training data: all that `fit` takes. Data of fewer than `steps` batches is
+            repeated; what a generator gives is kept for that while the test runs.
+        y: The targets, as `fit` takes them.
+        batch_size: Int >= 1 or `None`, as in `fit`. Use that of the training: the rates that a
+            model can take depend on it.
+        lowest: Float > 0, the first rate.
+        highest: Float above `lowest`, the last rate.
+        steps: Int >= 2, the number of batches, one rate each.
+        stop_at: Float > 1.
+        smoothing: Float in [0, 1), the weight of the past in the smoothed loss; 0 for none.
+        verbose: 0 for silence, else a progress bar ("auto" or 1) or a line at the end (2).
+        sample_weight: As in `fit`.
+        class_weight: As in `fit`.
+
+    Returns:
+        A `RangeTest`: the arrays `learning_rate`, `loss` and `smoothed`, and `suggestion`.
+        `keras_decay.plot` draws it.
+
+    Raises:
+        TypeError: an argument of the wrong type; an optimizer whose rate is that of another.
+        ValueError: an argument out of its range; a model that is not compiled, or whose training
+            step gives no `loss` or does not use `model.optimizer`; data without a batch; a loss
+            that is not finite in the first batch.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1)])
+    >>> model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "mse")
+    >>> x = np.random.default_rng(0).normal(size=(256, 8))
+    >>> test = keras_decay.find_learning_rate(model, x, x.sum(1), verbose=0)
+    >>> 1e-4 < test.suggestion < 1
+    True
+
+    Source: Smith, "Cyclical Learning Rates for Training Neural Networks", 2015
+    (arXiv:1506.01186), section 3.3; rising exponentially, with the smoothed loss and where to
+    stop, in fastai's `lr_find`.
+    """
+    if not getattr(model, "compiled", False) or getattr(model, "optimizer", None) is None:
+        raise ValueError(
+            "`model` must be compiled with an optimizer and a loss. Call "
+            f"`model.compile(optimizer=..., loss=...)` first. Received: model={model!r}"
+        )
+    lowest = _checks.learning_rate("lowest", lowest)
+    highest = _checks.learning_rate("highest", highest)
+    if highest <= lowest:
+        _checks.fail("highest", highest, f"above `lowest`, {lowest}")
+    steps = _checks.integer("steps", steps, 2)
+    stop_at = _checks.real("stop_at", stop_at, "a finite number > 1", above=1.0)
+    smoothing = _checks.real("smoothing", smoothing, "a number in [0, 1)", at_least=0.0, below=1.0)
+    if verbose not in ("auto", 0, 1, 2):
+        _checks.fail("verbose", verbose, 'one of "auto", 0, 1, 2')
+    if batch_size is not None:
+        batch_size = _checks.integer("batch_size", batch_size, 1)
+
+    trial = _Trial(np.geomspace(lowest, highest, steps), stop_at, smoothing, verbose)
+    arguments = {
+        "x": _repeated(x) if isinstance(x, types.GeneratorType) else x,
+        "y": y,
+        "batch_size": batch_size,
+        "sample_weight": sample_weight,
+        "verbose": 0,
+    }
+    with warnings.catch_warnings(), _random_states_kept(), _attributes_kept(model):
+        # Data of unknown length is read to its end, which Keras takes for an accident.
+        warnings.filterwarnings("ignore", "Your input ran out of data")
+        _build(model, arguments)
+        with _variables_kept(model), trial.rates_set(model):
+            # Short data is repeated by the epoch, so these are more than enough.
+            model.fit(**arguments, class_weight=class_weight, epochs=steps, callbacks=[trial])
+    return trial.result()
+
+
+def _repeated(generator: Iterator[Any]) -> Iterator[Any]:
+    # `fit` takes generators, not iterators.
+    yield from itertools.cycle(generator)
+
+
+class _Exponential(keras.optimizers.schedules.LearningRateSchedule):
+    """The rates of the test, one a step, from the optimizer's present step on."""
+
+    def __init__(self, rates: NDArray[np.float64], first_step: int):
+        self.rates = rates.astype("float32")
+        self.first_step = first_step
+
+    def __call__(self, step: Any) -> Any:
+        ops = keras.ops
+        index = ops.clip(ops.subtract(step, self.first_step), 0, len(self.rates) - 1)
+        return ops.take(ops.convert_to_tensor(self.rates, "float32"), index)
+
+
+class _Trial(keras.callbacks.Callback):
+    """Takes down rate and loss of each batch, and says when it is enough."""
+
+    def __init__(
+        self, rates: NDArray[np.float64], stop_at: float, smoothing: float, verbose: int | str
+    ):
+        super().__init__()
+        self._rates = rates
+        self._stop_at = stop_at
+        self._smoothing = smoothing
+        self._average = 0.0
+        self._points: list[tuple[float, float, float]] = []
+        self._first_steps: list[tuple[Any, int]] = []
+        self._position = 0
+        self._bar = None
+        if verbose != 0:
+            self._bar = keras.utils.Progbar(
+                len(rates),
+                verbose=1 if verbose == "auto" else verbose,
+                stateful_metrics=["learning_rate", "loss"],
+            )
+
+    @contextlib.contextmanager
+    def rates_set(self, model: Any) -> Iterator[None]:
+        """Every optimizer of the model trains at the rates of the test, and then at its own."""
+        leaves = _keras.leaf_optimizers(model.optimizer)
+        self._first_steps = [(leaf, _step(leaf)) for leaf in leaves]
+        own = [(leaf, _keras.learning_rate(leaf)) for leaf in leaves]
+        try:
+            for leaf, first_step in self._first_steps:
+                rate = _Exponential(self._rates, first_step)
+                _keras.set_learning_rate(leaf, rate)
+                if leaf.learning_rate is None or _number(leaf.learning_rate) != rate.rates[0]:
+                    must = "an optimizer with a learning rate of its own, not that of another"
+                    _checks.fail("model.optimizer", leaf, must, TypeError)
+            yield
+        finally:
+            for leaf, rate in own:
+                _keras.set_learning_rate(leaf, rate)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if hasattr(self.model, "jax_state_sync"):
+            # `fit` on JAX keeps the step counter and the metrics to itself until then.
+            self.model.jax_state_sync()
+        if not logs or "loss" not in logs:
+            _checks.fail("model", self.model, "a model whose training step returns its `loss`")
+        self._take_down(_number(logs["loss"]))
+        # What Keras logs is the mean since the last reset.
+        self.model.reset_metrics()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if not self._points:  # Data without a batch has none in the next epoch either.
+            self.model.stop_training = True
+
+    def _take_down(self, loss: float) -> None:
+        rate = float(self._rates[self._position])
+        if not math.isfinite(loss):
+            if not self._points:
+                must = "finite at the first rate: look for NaN in the data, or lower `lowest`"
+                _checks.fail("loss", loss, must)
+            self.model.stop_training = True
+            return
+        self._average = self._smoothing * self._average + (1 - self._smoothing) * loss
+        smoothed = self._average / (1 - self._smoothing ** (len(self._points) + 1))
+        best = min((point[2] for point in self._points), default=math.inf)
+        self._points.append((rate, loss, smoothed))
+        if self._bar is not None:
+            self._bar.update(len(self._points), [("learning_rate", rate), ("loss", loss)])
+        # A `LossScaleOptimizer` skips a step, and so keeps the rate, where a gradient overflows.
+        self._position = max(_step(leaf) - first for leaf, first in self._first_steps)
+        last = max(self._position, len(self._points)) >= len(self._rates)
+        if last or smoothed > self._stop_at * abs(best):
+            self.model.stop_training = True
+
+    def result(self) -> RangeTest:
+        if not self._points:
+            raise ValueError("`x` must give at least one batch. Received: data without a batch")
+        if self._position == 0:
+            must = "a model whose training step uses `model.optimizer`; it took no step"
+            _checks.fail("model", self.model, must)
+        if self._bar is not None:
+            self._bar.update(len(self._points), finalize=True)
+        return RangeTest(*np.array(self._points).T)
+
+
+def _step(optimizer: Any) -> int:
+    return int(keras.ops.convert_to_numpy(_keras.step_counter(optimizer)))
+
+
+def _number(value: Any) -> float:
+    return float(keras.ops.convert_to_numpy(value))
+
+
+def _build(model: Any, arguments: dict[str, Any]) -> None:
+    """Makes the variables that `fit` else would make, so that there is something to go back to."""
+    if not model.built:
+        # TensorFlow makes those of the model with the first batch.
+        model.evaluate(**arguments, callbacks=[_OneBatch()])
+    if not model.optimizer.built:
+        strategy = getattr(model, "distribute_strategy", None)
+        with strategy.scope() if strategy else contextlib.nullcontext():
+            model.optimizer.build(model.trainable_variables)
+
+
+class _OneBatch(keras.callbacks.Callback):
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self.model.stop_evaluating = True
+
+
+def _optimizers(model: Any) -> list[Any]:
+    """All that a model has as attributes: a training step of one's own may use several."""
+    attributes = [model.optimizer, *vars(model).values()]
+    found = {id(each): each for each in attributes if isinstance(each, keras.optimizers.Optimizer)}
+    return list(found.values())
+
+
+@contextlib.contextmanager
+def _variables_kept(model: Any) -> Iterator[None]:
+    """All variables have the values that they had, to the bit."""
+    variables = [
+        *model.variables,
+        *model.metrics_variables,
+        *(variable for optimizer in _optimizers(model) for variable in optimizer.variables),
+    ]
+    values = [keras.ops.convert_to_numpy(variable) for variable in variables]
+    try:
+        yield
+    finally:
+        # Metrics that were not built before are not among the variables.
+        model.reset_metrics()
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+
+@contextlib.contextmanager
+def _attributes_kept(model: Any) -> Iterator[None]:
+    """What `fit` sets on a model is what it was, its compiled steps among it."""
+    names = ("train_function", "test_function", "stop_training", "stop_evaluating", "history")
+    kept = {name: getattr(model, name) for name in names if hasattr(model, name)}
+    # torch's own switch between training and inference, which `fit` turns for all of them.
+    modes = [(part, part.training) for part in getattr(model, "modules", list)()]
+    per_execution = model.steps_per_execution
+    try:
+        model.train_function = None
+        model.steps_per_execution = 1
+        yield
+    finally:
+        model.steps_per_execution = per_execution
+        for part, mode in modes:
+            part.training = mode
+        for name in names:
+            if name in kept:
+                setattr(model, name, kept[name])
+            elif hasattr(model, name):
+                delattr(model, name)
+
+
+@contextlib.contextmanager
+def _random_states_kept() -> Iterator[None]:
+    """Whatever shuffles the next epoch draws what it would have drawn."""
+    state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    torch = sys.modules.get("torch")
+    torch_state = None if torch is None else torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        if torch is not None:
+            torch.set_rng_state(torch_state)
