@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import numbers
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from keras_decay._config import LearningRateSchedule
 from keras_decay._logger import LearningRateLogger
 from keras_decay._rates import named_optimizers, schedule_of
 from keras_decay.tools._preview import any_schedule, length_of_epoch, rates_at, taught
+from keras_decay.tools._range_test import RangeTest
 from keras_decay.tools._rehearse import Rehearsal, history_values
 
 if TYPE_CHECKING:
@@ -44,7 +46,8 @@ def plot(
 
     Args:
         what: Any `LearningRateSchedule` or a float > 0; a dict from names to them; the `History`
-            of a `fit` that logged `learning_rate`, or its dict; what `rehearse` returned; or a
+            of a `fit` that logged `learning_rate`, or its dict; what `rehearse` returned; what
+            `find_learning_rate` did: the loss over the rate, with the suggestion marked; or a
             `LearningRateLogger` that was in a `fit`.
         epochs: Int >= 1, the number of epochs to draw; for schedules only.
         steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` for each
@@ -99,6 +102,8 @@ def _drawing(what: Any, epochs: Any, steps_per_epoch: Any, monitor: str) -> Call
         if not what.seen:
             _checks.fail("what", what, "a `LearningRateLogger` that was in a `fit`")
         return partial(_draw_seen, seen=what.seen)
+    if isinstance(what, RangeTest):
+        return partial(_draw_range_test, test=what)
     if isinstance(what, Rehearsal):
         rates = {"learning_rate": what.learning_rate}
         return partial(
@@ -109,7 +114,7 @@ def _drawing(what: Any, epochs: Any, steps_per_epoch: Any, monitor: str) -> Call
 
 def _is_schedules(what: Any) -> bool:
     """Whether it is a schedule, a rate, or a dict of them; an error where it can be nothing."""
-    kinds = (keras.callbacks.History, Rehearsal, LearningRateLogger)
+    kinds = (keras.callbacks.History, Rehearsal, RangeTest, LearningRateLogger)
     if isinstance(what, (LearningRateSchedule, numbers.Real)):
         return True
     if isinstance(what, dict):
@@ -117,7 +122,10 @@ def _is_schedules(what: Any) -> bool:
             _checks.fail("what", what, "at least one schedule")
         return not all(isinstance(each, (list, tuple, np.ndarray)) for each in what.values())
     if not isinstance(what, kinds):
-        must = "a schedule, a dict of them, a `History`, or what `rehearse` returned"
+        must = (
+            "a schedule, a dict of them, a `History`, what `rehearse` or `find_learning_rate` "
+            "returned, or a `LearningRateLogger`"
+        )
         _checks.fail("what", what, must, TypeError)
     return False
 
@@ -252,6 +260,20 @@ def _draw_run(ax: Axes, run: _Run) -> None:
     _scale_axis(metric, run.value)
     if len(run.reductions) or several:
         ax.legend()
+
+
+def _draw_range_test(ax: Axes, test: RangeTest) -> None:
+    ax.plot(test.learning_rate, test.loss, ".", color="0.6", label="loss of a batch")
+    ax.plot(test.learning_rate, test.smoothed, color="C0", linewidth=2, label="smoothed")
+    # A curve without a descent is drawn too: it is what one has to see then.
+    with contextlib.suppress(ValueError):
+        rate = test.suggestion
+        ax.axvline(rate, color="C3", linestyle="--", linewidth=1, label=f"suggestion: {rate:.2g}")
+    ax.set_xscale("log")
+    ax.set_xlabel("learning rate")
+    ax.set_ylabel("loss")
+    ax.grid(alpha=0.3)
+    ax.legend()
 
 
 def _label_epochs(ax: Axes) -> None:

@@ -122,7 +122,8 @@ def find_learning_rate(
     Afterwards, also after an interruption or an error, everything is as it was, to the bit:
     weights and all other variables of the model, its metrics and its optimizer, the learning
     rate or schedule, compiled steps, `history`, and the random states of Python, NumPy and
-    torch. A model or optimizer that was not built is built then, as `fit` would have done it.
+    torch. A model, metric or optimizer that was not built is built then, as `fit` would have
+    done it (on torch and JAX a `fit` that builds metrics draws more random numbers than another).
     What data does when it is read, it has done: a generator has given its batches away, and
     a `tf.data` pipeline that shuffles has shuffled.
 
@@ -190,9 +191,17 @@ def find_learning_rate(
         "sample_weight": sample_weight,
         "verbose": 0,
     }
-    with warnings.catch_warnings(), _random_states_kept(), _attributes_kept(model):
+    with (
+        # Building on JAX takes the first batch, and lets its absence through as it is.
+        contextlib.suppress(StopIteration),
+        warnings.catch_warnings(),
+        _random_states_kept(),
+        _attributes_kept(model),
+    ):
         # Data of unknown length is read to its end, which Keras takes for an accident.
         warnings.filterwarnings("ignore", "Your input ran out of data")
+        # Nobody passed it: it is the default of `fit`.
+        warnings.filterwarnings("ignore", "`shuffle=True` was passed")
         _build(model, arguments)
         with _variables_kept(model), trial.rates_set(model):
             # Short data is repeated by the epoch, so these are more than enough.
@@ -232,6 +241,7 @@ class _Trial(keras.callbacks.Callback):
         self._points: list[tuple[float, float, float]] = []
         self._first_steps: list[tuple[Any, int]] = []
         self._position = 0
+        self._moved = False
         self._bar = None
         if verbose != 0:
             self._bar = keras.utils.Progbar(
@@ -257,6 +267,11 @@ class _Trial(keras.callbacks.Callback):
         finally:
             for leaf, rate in own:
                 _keras.set_learning_rate(leaf, rate)
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        # Not the number of batches: a `LossScaleOptimizer` skips steps where gradients overflow,
+        # and TensorFlow counts one too many at the end of data of unknown size.
+        self._position = min(self._steps_taken(), len(self._rates) - 1)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if hasattr(self.model, "jax_state_sync"):
@@ -286,16 +301,20 @@ class _Trial(keras.callbacks.Callback):
         self._points.append((rate, loss, smoothed))
         if self._bar is not None:
             self._bar.update(len(self._points), [("learning_rate", rate), ("loss", loss)])
-        # A `LossScaleOptimizer` skips a step, and so keeps the rate, where a gradient overflows.
-        self._position = max(_step(leaf) - first for leaf, first in self._first_steps)
-        last = max(self._position, len(self._points)) >= len(self._rates)
+        taken = self._steps_taken()
+        self._moved = self._moved or taken > 0
+        last = max(taken, len(self._points)) >= len(self._rates)
         if last or smoothed > self._stop_at * abs(best):
             self.model.stop_training = True
+
+    def _steps_taken(self) -> int:
+        # An optimizer without variables in a `MultiOptimizer` stands still.
+        return max(_step(leaf) - first for leaf, first in self._first_steps)
 
     def result(self) -> RangeTest:
         if not self._points:
             raise ValueError("`x` must give at least one batch. Received: data without a batch")
-        if self._position == 0:
+        if not self._moved:
             must = "a model whose training step uses `model.optimizer`; it took no step"
             _checks.fail("model", self.model, must)
         if self._bar is not None:

@@ -1,0 +1,593 @@
+"""`find_learning_rate`: what it measures, and that it leaves no trace."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import keras
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from support import BACKEND, BATCH_SIZE, data, number
+
+from keras_decay import (
+    PlateauDecay,
+    PlateauScale,
+    RangeTest,
+    StepDecay,
+    find_learning_rate,
+    plot,
+)
+
+ONES = np.ones((8, 1), "float32")
+
+
+def falling(optimizer=None, **compile_arguments):
+    """A model whose loss is its weight, which falls by exactly the rate in each step of SGD."""
+    model = keras.Sequential(
+        [keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")]
+    )
+    model.compile(
+        optimizer or keras.optimizers.SGD(0.1),
+        lambda _, prediction: keras.ops.mean(prediction),
+        **compile_arguments,
+    )
+    return model
+
+
+def deep(optimizer, seed=0, **compile_arguments):
+    """A model with everything that a training step changes beside weights."""
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            keras.layers.Dense(4, name="first"),
+            keras.layers.BatchNormalization(name="normal"),
+            keras.layers.Dropout(0.5, name="drop"),
+            keras.layers.Dense(1, name="last"),
+        ]
+    )
+    model.compile(optimizer, "mse", metrics=["mae"], **compile_arguments)
+    return model
+
+
+def find(model, x=None, y=None, **arguments):
+    """A short, silent test on the data of a small regression."""
+    if x is None:
+        x, y = data()
+        arguments = {"batch_size": BATCH_SIZE, **arguments}
+    return find_learning_rate(model, x, y, **{"steps": 9, "verbose": 0, **arguments})
+
+
+def train(model, epochs=2, shuffle=True):
+    """The losses of further epochs, in whatever order `fit` shuffles."""
+    x, y = data()
+    return model.fit(
+        x, y, batch_size=BATCH_SIZE, epochs=epochs, shuffle=shuffle, verbose=0
+    ).history["loss"]
+
+
+def everything(model):
+    """All state of a model, each variable by its identity, to be compared with `==`."""
+    variables = [*model.variables, *model.metrics_variables, *model.optimizer.variables]
+    return {
+        "values": [
+            (id(v), v.path, keras.ops.convert_to_numpy(v).tobytes(), str(v.dtype))
+            for v in variables
+        ],
+        "config": json.dumps(keras.saving.serialize_keras_object(model), default=str),
+        "optimizer": json.dumps(keras.saving.serialize_keras_object(model.optimizer)),
+        "steps": (model.train_function, model.test_function, model.steps_per_execution),
+        "stop": model.stop_training,
+        "history": getattr(model, "history", None),
+        "random": random.getstate(),
+        "numpy": str(np.random.get_state()),  # noqa: NPY002
+    }
+
+
+def multi():
+    return keras.optimizers.MultiOptimizer(
+        keras.optimizers.OptimizerMap(
+            keras.optimizers.Adam(0.01), {"last.*": keras.optimizers.SGD(0.1, momentum=0.9)}
+        )
+    )
+
+
+OPTIMIZERS = {
+    "float": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
+    "keras": lambda: keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.05, 20)),
+    "ours": lambda: keras.optimizers.Adam(StepDecay(0.05, 0.5, steps_per_epoch=4)),
+    "scale": lambda: keras.optimizers.SGD(PlateauScale(0.05), momentum=0.9),
+    "loss-scale": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01)),
+    "multi": multi,
+    "ema": lambda: keras.optimizers.SGD(
+        0.05, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=3
+    ),
+    "accumulation": lambda: keras.optimizers.Adam(0.01, gradient_accumulation_steps=3),
+    "weight-decay": lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1),
+}
+every_optimizer = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+
+
+# The measurement
+
+
+def test_the_rates_are_a_geometric_sequence_and_are_those_that_are_trained_at():
+    """The loss of a batch is minus the sum of all rates before it."""
+    test = find(falling(), ONES, ONES, batch_size=4, lowest=1e-3, highest=1.0, steps=7)
+    rates = 1e-3 * 1000 ** (np.arange(7) / 6)
+    np.testing.assert_allclose(test.learning_rate, rates, rtol=1e-6)
+    np.testing.assert_allclose(test.loss, -(np.cumsum(rates) - rates), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.5, 0.98])
+def test_the_smoothed_loss_is_a_moving_average_without_the_bias_of_its_start(smoothing):
+    """The weighted mean of all losses so far, each older one weighted less by the factor."""
+    test = find(falling(), ONES, ONES, lowest=1e-3, highest=1.0, smoothing=smoothing)
+    for n in range(1, 10):
+        weights = smoothing ** np.arange(n)[::-1]
+        expected = (weights * test.loss[:n]).sum() / weights.sum()
+        assert test.smoothed[n - 1] == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_loss_is_that_of_each_batch_and_no_running_mean():
+    """At rates too small to matter, batches of different loss show as they are, in any epoch."""
+    x = np.repeat(np.arange(1, 4, dtype="float32"), 2)[:, None]
+    model = falling()
+    model.layers[0].set_weights([np.ones((1, 1))])
+    generator = ((x[i : i + 2], x[i : i + 2]) for i in (0, 2, 4))
+    test = find(model, generator, lowest=1e-12, highest=1e-10, steps=8, stop_at=1e9)
+    np.testing.assert_allclose(test.loss, [1, 2, 3, 1, 2, 3, 1, 2], atol=1e-6)
+
+
+def test_every_optimizer_inside_another_trains_at_the_same_rates():
+    """Two layers of one `MultiOptimizer` move alike."""
+    inner = keras.optimizers.SGD(0.5), keras.optimizers.SGD(StepDecay(0.1, steps_per_epoch=1))
+    optimizer = keras.optimizers.MultiOptimizer(
+        keras.optimizers.OptimizerMap(inner[0], {".*b/kernel": inner[1]})
+    )
+    inputs = keras.Input((1,))
+    layers = [
+        keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name=name)(inputs)
+        for name in "ab"
+    ]
+    model = keras.Model(inputs, keras.layers.add(layers))
+    model.compile(optimizer, lambda _, prediction: keras.ops.mean(prediction))
+    test = find(model, ONES, ONES, lowest=1e-3, highest=1.0)
+    rates = test.learning_rate
+    np.testing.assert_allclose(test.loss, -2 * (np.cumsum(rates) - rates), rtol=1e-5, atol=1e-7)
+
+
+def test_a_second_test_has_the_rates_of_its_own():
+    """Nothing that was compiled for the first one serves the second."""
+    model = falling()
+    for lowest in (1e-3, 1e-2):
+        test = find(model, ONES, ONES, lowest=lowest, highest=1.0)
+        rates = test.learning_rate
+        assert rates[0] == pytest.approx(lowest)
+        np.testing.assert_allclose(test.loss, -(np.cumsum(rates) - rates), rtol=1e-5, atol=1e-7)
+
+
+def test_it_starts_at_the_lowest_rate_whatever_step_the_optimizer_is_at():
+    """The rates count from the present step on, not from step 0."""
+    model = falling(keras.optimizers.SGD(StepDecay(0.1, 0.5, steps_per_epoch=3)))
+    model.fit(ONES, ONES, batch_size=1, epochs=2, verbose=0)
+    test = find(model, ONES, ONES, lowest=1e-3, highest=1.0)
+    rates = test.learning_rate
+    start = test.loss[0]
+    np.testing.assert_allclose(test.loss - start, -(np.cumsum(rates) - rates), atol=1e-5)
+
+
+def test_a_step_that_the_loss_scale_skips_keeps_the_rate():
+    """Where gradients overflow nothing is trained, and the next batch has the same rate."""
+    model = falling(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), 2.0**127))
+    test = find(model, 8 * ONES, ONES, lowest=1e-3, highest=1.0)
+    skipped = np.sum(np.diff(test.learning_rate) == 0)
+    assert 1 <= skipped < 8
+    np.testing.assert_allclose(test.learning_rate[: skipped + 1], 1e-3, rtol=1e-6)
+    assert len(test.loss) == 9
+
+
+def test_it_stops_where_the_smoothed_loss_is_far_above_the_best():
+    """The batch that went too far is the last one."""
+    test = find(deep(keras.optimizers.SGD(0.1)), steps=60, stop_at=1.5, smoothing=0.0)
+    assert len(test.loss) < 60
+    best = np.minimum.accumulate(test.loss)[:-1]
+    assert test.loss[-1] > 1.5 * best[-1]
+    assert (test.loss[1:-1] <= 1.5 * best[:-1]).all()
+
+
+def test_it_stops_where_the_loss_is_not_finite():
+    """All losses that it returns are finite."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile("sgd", lambda _, p: keras.ops.mean(p * p * p * p))
+    test = find(model, 1e3 * ONES, ONES, steps=200, highest=1e6, stop_at=1e30)
+    assert 0 < len(test.loss) < 200
+    assert np.isfinite(test.loss).all()
+
+
+# Nothing is left of it
+
+
+@every_optimizer
+def test_everything_is_put_back_and_training_goes_on_as_if_it_had_not_been(make):
+    """Compared with a twin that was never tested: state, and the next two epochs."""
+    if BACKEND == "jax" and make is OPTIMIZERS["ema"]:
+        pytest.skip("a second `fit` with `use_ema` fails there in Keras alone")
+    model, twin = deep(make()), deep(make())
+    losses = {}
+    for each in (model, twin):
+        keras.utils.set_random_seed(1)
+        train(each)
+        keras.utils.set_random_seed(2)
+        if each is model:
+            before = everything(model)
+            find(model, highest=1e-1)
+            assert everything(model) == before
+        losses[each] = train(each)
+    assert losses[model] == losses[twin]
+    for ours, theirs in zip(everything(model)["values"], everything(twin)["values"], strict=True):
+        assert ours[2:] == theirs[2:]
+
+
+@every_optimizer
+def test_a_model_that_was_never_trained_begins_as_if_it_had_not_been_tested(make):
+    """Its optimizer is built by then, with slots at their beginnings."""
+    model, twin = deep(make()), deep(make())
+    for each in (model, twin):
+        # A `fit` that has to build metrics draws more random numbers than another.
+        each.evaluate(*data(), verbose=0)
+    keras.utils.set_random_seed(2)
+    find(model, highest=1e-1)
+    assert model.train_function is None
+    assert not hasattr(model, "history")
+    losses = train(model)
+    keras.utils.set_random_seed(2)
+    assert train(twin) == losses
+    assert [v.shape for v in model.optimizer.variables] == [
+        v.shape for v in twin.optimizer.variables
+    ]
+
+
+def test_a_plateau_that_has_taken_hold_keeps_scale_and_memory():
+    """The next reduction comes when it would have come."""
+    models = [deep(keras.optimizers.Adam(StepDecay(0.05, 0.5, 9, steps_per_epoch=4)))] * 2
+    models[1] = deep(keras.optimizers.Adam(StepDecay(0.05, 0.5, 9, steps_per_epoch=4)))
+    rates = []
+    for each in models:
+        keras.utils.set_random_seed(1)
+        plateau = PlateauDecay("loss", 0.5, 2, min_delta=100.0)
+        x, y = data()
+        each.fit(x, y, batch_size=BATCH_SIZE, epochs=4, verbose=0, callbacks=[plateau])
+        if each is models[0]:
+            before, state = everything(each), plateau.state
+            assert state["scale"] == 0.5
+            find(each, highest=0.1)
+            assert everything(each) == before
+            assert plateau.state == state
+        history = each.fit(x, y, batch_size=BATCH_SIZE, epochs=3, verbose=0, callbacks=[plateau])
+        rates.append((history.history["learning_rate"], history.history["loss"]))
+    assert rates[0] == rates[1]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interruption_puts_everything_back_too(error):
+    """In the middle of the data, after steps have been trained."""
+    model = deep(OPTIMIZERS["float"]())
+    train(model)
+    before = everything(model)
+    x, y = data()
+
+    def batches():
+        for i in range(5):
+            yield x[i : i + 4], y[i : i + 4]
+        raise error("stop")
+
+    # What TensorFlow reads through a pipeline comes back as an error of its own.
+    with pytest.raises((KeyboardInterrupt, Exception), match="stop"):
+        find(model, batches(), highest=0.1, steps=50, stop_at=1e9)
+    assert everything(model) == before
+
+
+def test_an_interruption_between_two_batches_puts_everything_back(monkeypatch):
+    """As of a user who has seen enough of the progress bar."""
+    model = deep(OPTIMIZERS["float"]())
+    train(model)
+    before = everything(model)
+    seen = []
+
+    def update(*_, **__):
+        seen.append(1)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(keras.utils.Progbar, "update", update)
+    with pytest.raises(KeyboardInterrupt):
+        find(model, verbose=1)
+    assert everything(model) == before
+    monkeypatch.undo()
+    assert np.isfinite(train(model)).all()
+
+
+def test_a_test_that_ends_in_nan_puts_everything_back():
+    """Weights that are not finite any more are no hindrance."""
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse", metrics=["mae"])
+    train(model)
+    before = everything(model)
+    test = find(model, lowest=1e-3, highest=1e30, stop_at=1e30)
+    assert len(test.loss) < 9
+    assert everything(model) == before
+
+
+def test_a_model_without_input_shape_is_built_with_the_weights_that_it_would_have_had():
+    """TensorFlow makes them with the first batch, JAX and torch before it."""
+    losses = []
+    for tested in (True, False):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.layers.Dense(4), keras.layers.Dense(1)])
+        model.compile("sgd", "mse", metrics=["mae"])
+        keras.utils.set_random_seed(1)
+        if tested:
+            find(model, highest=1.0)
+        losses.append(train(model, shuffle=False))
+    assert losses[0] == losses[1]
+
+
+def test_files_saved_before_and_after_are_the_same(tmp_path):
+    """The order of the optimizer's variables is that of the file."""
+    model = deep(OPTIMIZERS["float"]())
+    train(model)
+    model.save(tmp_path / "before.keras")
+    find(model)
+    model.save(tmp_path / "after.keras")
+    for name in ("before", "after"):
+        loaded = keras.models.load_model(tmp_path / f"{name}.keras")
+        for ours, theirs in zip(model.optimizer.variables, loaded.optimizer.variables, strict=True):
+            np.testing.assert_array_equal(
+                keras.ops.convert_to_numpy(ours), keras.ops.convert_to_numpy(theirs)
+            )
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="torch has no `steps_per_execution`")
+def test_several_steps_in_one_execution_are_tested_one_by_one():
+    """A rate and a loss for each batch, and afterwards several in one again."""
+    model = falling(steps_per_execution=3)
+    test = find(model, ONES, ONES, lowest=1e-3, highest=1.0)
+    rates = test.learning_rate
+    np.testing.assert_allclose(test.loss, -(np.cumsum(rates) - rates), rtol=1e-5, atol=1e-7)
+    assert model.steps_per_execution == 3
+
+
+# Data
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.x, self.y = data()
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return self.x[4 * index : 4 * index + 4], self.y[4 * index : 4 * index + 4]
+
+
+def generated():
+    x, y = data()
+    return ((x[i : i + 4], y[i : i + 4]) for i in (0, 4, 8))
+
+
+def tensorflow_data(known):
+    tf = pytest.importorskip("tensorflow")
+    x, y = data()
+    pipeline = tf.data.Dataset.from_tensor_slices((x[:12], y[:12]))
+    return (pipeline if known else pipeline.filter(lambda *_: True)).batch(4)
+
+
+KINDS = {
+    "generator": generated,
+    "dataset": Batches,
+    "workers": lambda: Batches(workers=2),
+    "tf.data": lambda: tensorflow_data(True),
+    "tf.data of unknown size": lambda: tensorflow_data(False),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_short_data_of_every_kind_is_repeated(kind):
+    """Three batches serve for nine, or eleven."""
+    for steps in (9, 11):
+        model = deep(keras.optimizers.Adam(0.01))
+        test = find(model, kind(), highest=1e-3, steps=steps, stop_at=1e9)
+        assert 8 <= len(test.loss) <= steps
+        assert len(test.loss) == steps or test.learning_rate[-1] == pytest.approx(1e-3)
+
+
+def test_rates_are_those_trained_at_where_the_counter_runs_ahead():
+    """At each end of data of unknown size TensorFlow counts a step that trains nothing."""
+    tf = pytest.importorskip("tensorflow")
+    pipeline = tf.data.Dataset.from_tensor_slices((ONES, ONES)).filter(lambda *_: True).batch(4)
+    test = find(falling(), pipeline, lowest=1e-3, highest=1.0)
+    rates = test.learning_rate
+    assert len(rates) == (6 if BACKEND == "tensorflow" else 9)
+    np.testing.assert_allclose(test.loss, -(np.cumsum(rates) - rates), rtol=1e-5, atol=1e-7)
+
+
+def test_weights_of_samples_and_of_classes_count():
+    """At rates too small to matter the loss is the weighted mean."""
+    x = np.array([[1.0], [3.0]], "float32")
+    model = falling()
+    model.layers[0].set_weights([np.ones((1, 1))])
+    model.compile("sgd", "mse")
+    y = np.zeros((2, 1), "float32")
+    tiny = {"lowest": 1e-12, "highest": 1e-11, "steps": 2}
+    test = find(model, x, y, sample_weight=np.array([1.0, 0.0]), **tiny)
+    np.testing.assert_allclose(test.loss, 1 / 2, rtol=1e-5)
+    test = find(model, x, np.array([0, 1]), class_weight={0: 0.0, 1: 2.0}, **tiny)
+    np.testing.assert_allclose(test.loss, 2 * (3 - 1) ** 2 / 2, rtol=1e-5)
+
+
+# What it returns
+
+
+def curve(smoothed):
+    smoothed = np.asarray(smoothed, "float64")
+    return RangeTest(10.0 ** np.arange(-len(smoothed), 0), smoothed, smoothed)
+
+
+def test_the_suggestion_is_in_the_middle_of_the_longest_descent():
+    """Flat, eight steps down, and up: the fourth step down."""
+    test = curve([9, 9, 9, 8, 7, 6, 5, 4, 3, 2, 8, 20])
+    longest = [9, 8, 7, 6, 5, 4, 3, 2]
+    middle = longest[len(longest) // 2 - 1]
+    assert test.suggestion == test.learning_rate[test.smoothed.tolist().index(middle)]
+    assert isinstance(test.suggestion, float)
+
+
+def test_the_suggestion_is_not_led_astray_by_a_bump():
+    """A descent goes on after it."""
+    smooth = curve([9, 9, 8, 7, 6, 5, 4, 3, 9])
+    bumped = curve([9, 9, 8, 7, 9, 5, 4, 3, 9])
+    assert abs(np.log10(bumped.suggestion / smooth.suggestion)) <= 1
+
+
+@pytest.mark.parametrize("smoothed", [[1, 2, 3], [2, 2, 2], [1.0]], ids=["up", "flat", "one"])
+def test_a_curve_that_never_descends_suggests_nothing(smoothed):
+    """The error says what to try."""
+    with pytest.raises(ValueError, match=r"`smoothed` must fall .*`highest=`.* Received: smoothed"):
+        _ = curve(smoothed).suggestion
+
+
+def test_the_suggestion_is_below_where_training_diverges():
+    """For SGD on least squares: two over the greatest curvature of the loss."""
+    x, y = data()
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    test = find_learning_rate(model, x, y, batch_size=BATCH_SIZE, verbose=0)
+    limit = 2 / np.linalg.eigvalsh(2 * x.T @ x / len(x)).max()
+    assert limit / 1000 < test.suggestion < limit
+    assert len(test.loss) < 100
+
+
+def test_two_tests_compare_as_one_bool_and_show_as_one_line():
+    """No array of comparisons, and no arrays in a notebook's output."""
+    assert curve([3, 2, 1]) == curve([3, 2, 1])
+    assert (curve([3, 2, 1]) == curve([3, 2, 0])) is False
+    assert (curve([3, 2, 1]) == curve([3, 2])) is False
+    assert curve([3, 2, 1]) != "test"
+    assert repr(curve([3, 2, 1])) == "<RangeTest of 3 batches, learning rates 0.001 to 0.1>"
+
+
+def test_the_columns_are_a_table_of_batches():
+    """Arrays of one length, by their names."""
+    test = find(falling(), ONES, ONES)
+    assert list(test.columns) == ["learning_rate", "loss", "smoothed"]
+    assert {len(column) for column in test.columns.values()} == {9}
+    assert all(column.dtype == "float64" for column in test.columns.values())
+
+
+def test_plot_draws_the_losses_over_the_rate_and_marks_the_suggestion():
+    """On a logarithmic axis, the number written out."""
+    test = curve([9, 9, 8, 7, 6, 5, 4, 3, 9])
+    figure = plot(test)
+    assert isinstance(figure, Figure)
+    (axes,) = figure.axes
+    assert (axes.get_xscale(), axes.get_xlabel()) == ("log", "learning rate")
+    losses, smoothed, mark = axes.lines
+    np.testing.assert_array_equal(losses.get_ydata(), test.loss)
+    np.testing.assert_array_equal(smoothed.get_xdata(), test.learning_rate)
+    assert mark.get_xdata()[0] == test.suggestion
+    assert f"{test.suggestion:.2g}" in axes.get_legend().get_texts()[2].get_text()
+    assert len(plot(curve([1, 2, 3])).axes[0].lines) == 2
+    with pytest.raises(ValueError, match="`epochs` must be left out for a `RangeTest`"):
+        plot(test, 3)
+
+
+def test_a_progress_bar_is_shown_unless_verbose_is_0(capsys):
+    """Of the rates, not of epochs."""
+    find(falling(), ONES, ONES)
+    assert capsys.readouterr().out == ""
+    find(falling(), ONES, ONES, verbose="auto")
+    shown = capsys.readouterr().out
+    assert "9/9" in shown
+    assert "learning_rate" in shown
+    assert "Epoch" not in shown
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"lowest": 0.0}, ValueError, "`lowest` must be a finite number > 0"),
+        ({"lowest": "a"}, TypeError, "`lowest` must be a finite number > 0"),
+        ({"highest": np.inf}, ValueError, "`highest` must be a finite number > 0"),
+        ({"lowest": 1.0, "highest": 1.0}, ValueError, "`highest` must be above `lowest`, 1.0"),
+        ({"steps": 1}, ValueError, "`steps` must be an int >= 2"),
+        ({"steps": 2.5}, TypeError, "`steps` must be an int >= 2"),
+        ({"stop_at": 1.0}, ValueError, "`stop_at` must be a finite number > 1"),
+        ({"smoothing": 1.0}, ValueError, r"`smoothing` must be a number in \[0, 1\)"),
+        ({"verbose": 3}, ValueError, "`verbose` must be one of"),
+        ({"batch_size": 0}, ValueError, "`batch_size` must be an int >= 1"),
+        ({"epochs": 3}, TypeError, "epochs"),
+    ],
+    ids=str,
+)
+def test_bad_arguments_are_refused(arguments, error, message):
+    """Before anything is trained."""
+    model = falling()
+    with pytest.raises(error, match=message):
+        find(model, ONES, ONES, **arguments)
+    assert not model.optimizer.built
+
+
+def test_a_model_that_is_not_compiled_is_refused():
+    """The error says what to call."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    with pytest.raises(ValueError, match=r"`model` must be compiled .*model\.compile.* Received"):
+        find(model, ONES, ONES)
+    with pytest.raises(ValueError, match=r"`model` must be compiled"):
+        find("model", ONES, ONES)
+
+
+def test_a_loss_that_is_not_finite_from_the_start_is_refused():
+    """It is not the rate's fault then."""
+    model = falling()
+    with pytest.raises(ValueError, match=r"`loss` must be finite .*NaN.* Received: loss=nan"):
+        find(model, np.nan * ONES, ONES)
+    assert number(model.optimizer.learning_rate) == np.float32(0.1)
+
+
+def test_data_without_a_batch_is_refused():
+    """A data set that turns out to be empty."""
+
+    class Nothing(Batches):
+        def __len__(self):
+            return 0
+
+    with pytest.raises(ValueError, match=r"`x` must give at least one batch|has length 0"):
+        find(deep(keras.optimizers.SGD(0.1)), Nothing())
+
+
+class Forwarding(keras.optimizers.SGD):
+    """An optimizer whose rate is that of another."""
+
+    inner_rate = 0.5
+
+    @property
+    def learning_rate(self):
+        return self.inner_rate
+
+
+def test_an_optimizer_that_forwards_its_rate_is_refused_and_left_as_it_was():
+    """Its rate would not have been the one that was tested."""
+    optimizer = Forwarding(0.1)
+    model = falling(optimizer)
+    with pytest.raises(TypeError, match=r"`model.optimizer` must be .* of its own"):
+        find(model, ONES, ONES)
+    assert number(optimizer._learning_rate) == np.float32(0.1)
