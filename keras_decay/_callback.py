@@ -79,8 +79,6 @@ class RateCallback(Configured, keras.callbacks.Callback):
         # none says again.
         warned = self.params.setdefault(WARNED, {})
         self._warned = warned.setdefault(id(self._optimizer), set())
-        if self.warn and self.params.get("steps"):
-            self._compare_epochs(self.params["steps"])
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         # `evaluate` and `predict` call `set_params` as `fit` does, with steps of their own.
@@ -109,6 +107,8 @@ class RateCallback(Configured, keras.callbacks.Callback):
 
     def _begin(self, epoch: int) -> None:
         """Compares the first epoch of a `fit` with what the optimizer has done."""
+        if self.warn and self.params.get("steps"):
+            self._compare_epochs(self.params["steps"])
         scheduled = bool(self._schedules())
         if self.warn and epoch > 0 and scheduled and self._steps_before == 0:
             steps = self.params.get("steps")

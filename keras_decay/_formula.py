@@ -128,6 +128,8 @@ class FormulaSchedule(Configured, LearningRateSchedule):
     name: str
     outermost = False
     """Whether other schedules refuse to have this one inside them."""
+    told = False
+    """Whether `fit` has told how many steps an epoch has."""
 
     def __call__(self, step: Any) -> Any:
         return compute(self._rate, step)
@@ -167,11 +169,7 @@ def within(schedule: Any) -> Iterator[Any]:
 
 def untaught(schedule: Any) -> list[Any]:
     """Those within the schedule that do not know how many steps an epoch has."""
-    return [
-        each
-        for each in within(schedule)
-        if isinstance(each, FormulaSchedule) and getattr(each, "steps_per_epoch", 1) is None
-    ]
+    return [each for each in counting(schedule) if each.steps_per_epoch is None]
 
 
 def teach(schedule: Any, steps_per_epoch: int) -> list[Any]:
@@ -179,7 +177,7 @@ def teach(schedule: Any, steps_per_epoch: int) -> list[Any]:
     know it yet. Returns those that it told."""
     told = untaught(schedule)
     for each in told:
-        each.steps_per_epoch = steps_per_epoch
+        each.steps_per_epoch, each.told = steps_per_epoch, True
     try:
         prepare(schedule)
     except ValueError:
@@ -191,7 +189,13 @@ def teach(schedule: Any, steps_per_epoch: int) -> list[Any]:
 def forget(told: list[Any]) -> None:
     """Takes back what `teach` has told."""
     for each in told:
-        each.steps_per_epoch = None
+        each.steps_per_epoch, each.told = None, False
+
+
+def counting(schedule: Any) -> list[Any]:
+    """Those within the schedule that have a `steps_per_epoch`, known or not."""
+    own = [each for each in within(schedule) if isinstance(each, FormulaSchedule)]
+    return [each for each in own if hasattr(each, "steps_per_epoch")]
 
 
 def prepare(schedule: Any) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_decay import _checks
+from keras_decay._formula import counting, prepare
 from keras_decay._rule import Memory
 
 ATTRIBUTE = "plateau_memory"
@@ -65,16 +66,29 @@ class PlateauMemory(keras.layers.Layer):
             scale.write()
         self.record = Record(record.memory, record.best_weights)
 
+    def _counting(self) -> list[Any]:
+        return [each for scale in self.scales for each in counting(scale)]
+
     def save_own_variables(self, store: Any) -> None:
         for name, value in asdict(self.memory).items():
             store[name] = np.asarray(np.nan if value is None else value, "float64")
         for index, weights in enumerate(self.record.best_weights or ()):
             store[f"best_weights_{index}"] = weights
+        # What a schedule has learnt from `fit`, a run that is resumed does not learn anew.
+        steps = [each.steps_per_epoch or 0 for each in self._counting()]
+        if steps:
+            store["steps_per_epoch"] = np.asarray(steps, "int64")
 
     def load_own_variables(self, store: Any) -> None:
         saved = {name: np.asarray(store[name]) for name in store.keys()}
         if not saved:  # A file of a model that had no plateau says nothing about one.
             return
+        own, steps = self._counting(), saved.pop("steps_per_epoch", ())
+        for each, number in zip(own, steps, strict=True) if len(own) == len(steps) else ():
+            if number and (each.told or each.steps_per_epoch is None):
+                each.steps_per_epoch, each.told = int(number), True
+        for scale in self.scales:
+            prepare(scale)
         numbers = {
             name: _plain(value.item())
             for name, value in saved.items()

@@ -217,6 +217,33 @@ def taught_by(*arguments, optimizer=None, compile_arguments=None, **keywords):
     return schedule.steps_per_epoch
 
 
+@pytest.mark.parametrize("resume", ["weights", "backup"])
+def test_a_resumed_run_with_another_batch_size_keeps_the_clock_and_warns(resume, tmp_path):
+    """What was learned is in the file, though the new `fit` says another number."""
+    first, callback = model(decay()), PlateauDecay("loss")
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False)
+    fit(first, [callback, backup], epochs=2)
+    first.save_weights(tmp_path / "model.weights.h5")
+    second, callback = model(decay(), seed=1), PlateauDecay("loss")
+    callbacks, arguments = [callback, backup], {}
+    if resume == "weights":
+        callback.attach(second)
+        second.load_weights(tmp_path / "model.weights.h5")
+        callbacks, arguments = [callback], {"initial_epoch": 2}
+    with pytest.warns(UserWarning, match="counts epochs of 4 steps, but an epoch of this run has"):
+        history = second.fit(
+            *data(),
+            batch_size=2 * BATCH_SIZE,
+            epochs=4,
+            verbose=0,
+            callbacks=callbacks,
+            **arguments,
+        ).history
+    steps = 2 * STEPS_PER_EPOCH + np.array([1, 3])
+    expected = [number(decay(**TOLD)(int(step))) for step in steps]
+    assert history["learning_rate"] == expected
+
+
 def test_the_part_that_validates_is_no_part_of_the_epoch():
     """`validation_split`, and the steps of a validation."""
     assert taught_by(*data(), batch_size=BATCH_SIZE, validation_split=0.5) == STEPS_PER_EPOCH // 2
