@@ -122,6 +122,25 @@ def test_an_optimizer_that_forwards_its_rate_is_told_by_its_class():
     assert _keras.forwards_learning_rate(Around(0.1))
 
 
+def test_a_float_rate_can_be_set_aside_and_put_back_only_by_the_private_name():
+    """The public setter drops its variable, and takes no variable back after a schedule."""
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    optimizer.build([keras.Variable(0.0)])
+    variable = _keras.learning_rate(optimizer)
+    before = [id(each) for each in optimizer.variables]
+    _keras.set_learning_rate(optimizer, StepDecay(0.2, steps_per_epoch=10))
+    assert number(optimizer.learning_rate) == np.float32(0.2)
+    assert [id(each) for each in optimizer.variables] == before
+    _keras.set_learning_rate(optimizer, variable)
+    assert optimizer.learning_rate is variable
+    assert [id(each) for each in optimizer.variables] == before
+
+    optimizer.learning_rate = StepDecay(0.2, steps_per_epoch=10)
+    assert len(optimizer.variables) < len(before)
+    with pytest.raises(TypeError, match="not settable"):
+        optimizer.learning_rate = variable
+
+
 def test_a_metric_declares_its_direction():
     """`_direction`, "up" or "down"; a plain mean has none."""
     assert keras.metrics.MeanSquaredError()._direction == "down"

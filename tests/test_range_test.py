@@ -169,14 +169,26 @@ def test_a_second_test_has_the_rates_of_its_own():
         np.testing.assert_allclose(test.loss, -(np.cumsum(rates) - rates), rtol=1e-5, atol=1e-7)
 
 
-def test_it_starts_at_the_lowest_rate_whatever_step_the_optimizer_is_at():
-    """The rates count from the present step on, not from step 0."""
-    model = falling(keras.optimizers.SGD(StepDecay(0.1, 0.5, steps_per_epoch=3)))
-    model.fit(ONES, ONES, batch_size=1, epochs=2, verbose=0)
-    test = find(model, ONES, ONES, lowest=1e-3, highest=1.0)
-    rates = test.learning_rate
-    start = test.loss[0]
-    np.testing.assert_allclose(test.loss - start, -(np.cumsum(rates) - rates), atol=1e-5)
+@pytest.mark.parametrize(
+    "rate",
+    [lambda: 0.1, lambda: StepDecay(0.1, 0.5, steps_per_epoch=3), lambda: PlateauScale(0.1)],
+    ids=["float", "schedule", "scale"],
+)
+def test_a_step_compiled_before_serves_its_own_rate_only(rate):
+    """Trained, tested and trained again on the same batches, the counter not at 0."""
+    trained = []
+    for tested in (True, False):
+        model = falling(keras.optimizers.SGD(rate()))
+        model.fit(ONES, ONES, epochs=2, verbose=0)
+        if tested:
+            test = find(model, ONES, ONES, lowest=1e-3, highest=1.0)
+            rates = test.learning_rate
+            assert rates[0] == pytest.approx(1e-3)
+            np.testing.assert_allclose(
+                test.loss - test.loss[0], -(np.cumsum(rates) - rates), atol=1e-5
+            )
+        trained.append(model.fit(ONES, ONES, epochs=3, verbose=0).history["loss"])
+    assert trained[0] == trained[1]
 
 
 def test_a_step_that_the_loss_scale_skips_keeps_the_rate():
@@ -570,8 +582,11 @@ def test_data_without_a_batch_is_refused():
         def __len__(self):
             return 0
 
+    model = deep(keras.optimizers.SGD(0.1))
+    # Else Keras, which builds metrics with the first batch, says so in its own words.
+    model.evaluate(*data(), verbose=0)
     with pytest.raises(ValueError, match=r"`x` must give at least one batch|has length 0"):
-        find(deep(keras.optimizers.SGD(0.1)), Nothing())
+        find(model, Nothing())
 
 
 class Forwarding(keras.optimizers.SGD):

@@ -24,10 +24,18 @@ from keras_decay import _checks, _keras
 class RangeTest:
     """What `find_learning_rate` found, one entry a batch, up to where it stopped.
 
-    Attributes:
-        learning_rate: The rate that the batch was trained at.
-        loss: The loss of the batch, before that step. All are finite.
-        smoothed: The moving average of the losses so far.
+    Args:
+        learning_rate: Array, the rates that the batches were trained at.
+        loss: Array, the loss of each batch, before that step. All are finite.
+        smoothed: Array, the moving average of the losses so far.
+
+    Example:
+
+    >>> rate = 10.0 ** np.arange(-6, 2)
+    >>> loss = np.array([2.3, 2.3, 2.2, 1.9, 1.2, 0.8, 2.5, 9.0])
+    >>> test = keras_decay.RangeTest(rate, loss, smoothed=loss)
+    >>> test.suggestion
+    0.001
     """
 
     learning_rate: NDArray[np.float64]
@@ -374,23 +382,33 @@ def _variables_kept(model: Any) -> Iterator[None]:
 @contextlib.contextmanager
 def _attributes_kept(model: Any) -> Iterator[None]:
     """What `fit` sets on a model is what it was, its compiled steps among it."""
-    names = ("train_function", "test_function", "stop_training", "stop_evaluating", "history")
-    kept = {name: getattr(model, name) for name in names if hasattr(model, name)}
+    names = (
+        "train_function",
+        "train_step",
+        "test_function",
+        "steps_per_execution",
+        "stop_training",
+        "stop_evaluating",
+        "history",
+    )
+    kept = {name: vars(model)[name] for name in names if name in vars(model)}
     # torch's own switch between training and inference, which `fit` turns for all of them.
     modes = [(part, part.training) for part in getattr(model, "modules", list)()]
-    per_execution = model.steps_per_execution
+    step = model.train_step
     try:
         model.train_function = None
+        # JAX takes the methods of one model for the same function, and would go on with the step
+        # that it compiled for the model's own rate.
+        model.train_step = lambda *arguments: step(*arguments)
         model.steps_per_execution = 1
         yield
     finally:
-        model.steps_per_execution = per_execution
         for part, mode in modes:
             part.training = mode
         for name in names:
             if name in kept:
                 setattr(model, name, kept[name])
-            elif hasattr(model, name):
+            elif name in vars(model):
                 delattr(model, name)
 
 
