@@ -414,7 +414,8 @@ def test_short_data_of_every_kind_is_repeated(kind):
     for steps in (9, 11):
         model = deep(keras.optimizers.Adam(0.01))
         test = find(model, kind(), highest=1e-3, steps=steps, stop_at=1e9)
-        assert 8 <= len(test.loss) <= steps
+        # On data of unknown size TensorFlow counts a step too many at each end of three.
+        assert 3 * steps / 4 <= len(test.loss) <= steps
         assert len(test.loss) == steps or test.learning_rate[-1] == pytest.approx(1e-3)
 
 
@@ -424,7 +425,8 @@ def test_rates_are_those_trained_at_where_the_counter_runs_ahead():
     pipeline = tf.data.Dataset.from_tensor_slices((ONES, ONES)).filter(lambda *_: True).batch(4)
     test = find(falling(), pipeline, lowest=1e-3, highest=1.0)
     rates = test.learning_rate
-    assert len(rates) == (6 if BACKEND == "tensorflow" else 9)
+    assert len(rates) == (7 if BACKEND == "tensorflow" else 9)
+    assert rates[-1] == pytest.approx(1.0)
     np.testing.assert_allclose(test.loss, -(np.cumsum(rates) - rates), rtol=1e-5, atol=1e-7)
 
 
