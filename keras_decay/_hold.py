@@ -145,6 +145,7 @@ def renew_step(model: Any, optimizer: Any) -> None:
     # schedule.
     before = known.get(key, rates if all(map(_keras.is_variable, rates)) else [])
     if list(map(id, before)) != list(map(id, rates)):
-        model.make_train_function(force=True)
+        with _keras.another_step(model):
+            model.make_train_function(force=True)
     # Past Keras's own `__setattr__`, which would track what is in it.
     vars(model)[COMPILED] = _Compiled(model.train_function, {**known, key: rates})

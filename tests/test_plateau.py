@@ -24,7 +24,14 @@ from support import (
     on_host,
 )
 
-from keras_decay import InverseTimeDecay, PlateauDecay, PlateauScale, StepDecay, _keras
+from keras_decay import (
+    InverseTimeDecay,
+    LearningRateLogger,
+    PlateauDecay,
+    PlateauScale,
+    StepDecay,
+    _keras,
+)
 
 FLAT = [1.0] * 20
 
@@ -177,6 +184,19 @@ def test_a_step_compiled_in_an_earlier_fit_follows_the_plateau(rate, change):
     fit(network, epochs=1)
     fit(network, [PlateauDecay(patience=1)], epochs=3, values=FLAT)
     assert_close(network.get_weights(), weights_trained_at([0.1, 0.1, 0.1, 0.01]))
+
+
+@pytest.mark.parametrize("logger", [LearningRateLogger, lambda: PlateauDecay(patience=9)])
+def test_a_step_that_is_compiled_anew_has_nothing_of_one_that_is_still_around(logger):
+    """A traceback keeps it, for one. JAX takes the two for the same function."""
+    network = model(StepDecay(0.1, 0.5, 10, steps_per_epoch=STEPS_PER_EPOCH))
+    fit(network, [logger()], epochs=1, values=FLAT)
+    kept = network.train_function
+    network.optimizer.learning_rate = StepDecay(0.02, 0.5, 10, steps_per_epoch=STEPS_PER_EPOCH)
+    fit(network, [logger()], epochs=1, values=FLAT)
+    assert network.train_function is not kept
+    assert "train_step" not in vars(network)
+    assert_close(network.get_weights(), weights_trained_at([0.1, 0.02]))
 
 
 def test_a_new_floor_takes_effect_in_a_step_compiled_with_another():
