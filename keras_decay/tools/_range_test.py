@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from keras_decay import _checks, _keras
 
+NO_BATCH = "`x` must give at least one batch. Received: data without a batch"
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RangeTest:
@@ -199,21 +201,22 @@ def find_learning_rate(
         "sample_weight": sample_weight,
         "verbose": 0,
     }
-    with (
-        # Building on JAX takes the first batch, and lets its absence through as it is.
-        contextlib.suppress(StopIteration),
-        warnings.catch_warnings(),
-        _random_states_kept(),
-        _attributes_kept(model),
-    ):
-        # Data of unknown length is read to its end, which Keras takes for an accident.
-        warnings.filterwarnings("ignore", "Your input ran out of data")
-        # Nobody passed it: it is the default of `fit`.
-        warnings.filterwarnings("ignore", "`shuffle=True` was passed")
-        _build(model, arguments)
-        with _variables_kept(model), trial.rates_set(model):
-            # Short data is repeated by the epoch, so these are more than enough.
-            model.fit(**arguments, class_weight=class_weight, epochs=steps, callbacks=[trial])
+    try:
+        with warnings.catch_warnings(), _random_states_kept(), _attributes_kept(model):
+            # Data of unknown length is read to its end, which Keras takes for an accident.
+            warnings.filterwarnings("ignore", "Your input ran out of data")
+            # Nobody passed it: it is the default of `fit`.
+            warnings.filterwarnings("ignore", "`shuffle=True` was passed")
+            _build(model, arguments)
+            with _variables_kept(model), trial.rates_set(model):
+                # Short data is repeated by the epoch, so these are more than enough.
+                arguments["class_weight"] = class_weight
+                model.fit(**arguments, epochs=steps, callbacks=[trial])
+    except (StopIteration, UnboundLocalError) as error:
+        # What Keras on JAX makes of data without a batch.
+        if trial.points:
+            raise
+        raise ValueError(NO_BATCH) from error
     return trial.result()
 
 
@@ -246,7 +249,7 @@ class _Trial(keras.callbacks.Callback):
         self._stop_at = stop_at
         self._smoothing = smoothing
         self._average = 0.0
-        self._points: list[tuple[float, float, float]] = []
+        self.points: list[tuple[float, float, float]] = []
         self._first_steps: list[tuple[Any, int]] = []
         self._position = 0
         self._moved = False
@@ -292,26 +295,26 @@ class _Trial(keras.callbacks.Callback):
         self.model.reset_metrics()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if not self._points:  # Data without a batch has none in the next epoch either.
+        if not self.points:  # Data without a batch has none in the next epoch either.
             self.model.stop_training = True
 
     def _take_down(self, loss: float) -> None:
         rate = float(self._rates[self._position])
         if not math.isfinite(loss):
-            if not self._points:
+            if not self.points:
                 must = "finite at the first rate: look for NaN in the data, or lower `lowest`"
                 _checks.fail("loss", loss, must)
             self.model.stop_training = True
             return
         self._average = self._smoothing * self._average + (1 - self._smoothing) * loss
-        smoothed = self._average / (1 - self._smoothing ** (len(self._points) + 1))
-        best = min((point[2] for point in self._points), default=math.inf)
-        self._points.append((rate, loss, smoothed))
+        smoothed = self._average / (1 - self._smoothing ** (len(self.points) + 1))
+        best = min((point[2] for point in self.points), default=math.inf)
+        self.points.append((rate, loss, smoothed))
         if self._bar is not None:
-            self._bar.update(len(self._points), [("learning_rate", rate), ("loss", loss)])
+            self._bar.update(len(self.points), [("learning_rate", rate), ("loss", loss)])
         taken = self._steps_taken()
         self._moved = self._moved or taken > 0
-        last = max(taken, len(self._points)) >= len(self._rates)
+        last = max(taken, len(self.points)) >= len(self._rates)
         if last or smoothed > self._stop_at * abs(best):
             self.model.stop_training = True
 
@@ -320,14 +323,14 @@ class _Trial(keras.callbacks.Callback):
         return max(_step(leaf) - first for leaf, first in self._first_steps)
 
     def result(self) -> RangeTest:
-        if not self._points:
-            raise ValueError("`x` must give at least one batch. Received: data without a batch")
+        if not self.points:
+            raise ValueError(NO_BATCH)
         if not self._moved:
             must = "a model whose training step uses `model.optimizer`; it took no step"
             _checks.fail("model", self.model, must)
         if self._bar is not None:
-            self._bar.update(len(self._points), finalize=True)
-        return RangeTest(*np.array(self._points).T)
+            self._bar.update(len(self.points), finalize=True)
+        return RangeTest(*np.array(self.points).T)
 
 
 def _step(optimizer: Any) -> int:
