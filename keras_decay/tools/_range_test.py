@@ -10,7 +10,7 @@ import sys
 import types
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_decay import _checks, _keras
+from keras_decay.tools._records import Columns
 
 NO_BATCH = "`x` must give at least one batch. Received: data without a batch"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RangeTest:
+class RangeTest(Columns):
     """What `find_learning_rate` found, one entry a batch, up to where it stopped.
 
     Args:
@@ -43,6 +44,8 @@ class RangeTest:
     learning_rate: NDArray[np.float64]
     loss: NDArray[np.float64]
     smoothed: NDArray[np.float64]
+
+    COLUMNS = ("learning_rate", "loss", "smoothed")
 
     @property
     def suggestion(self) -> float:
@@ -76,19 +79,6 @@ class RangeTest:
             length[i] += length[:i][smoothed[:i] > value].max(initial=0)
         end = int(length.argmax())
         return float(self.learning_rate[end - length[end] // 2])
-
-    @property
-    def columns(self) -> dict[str, NDArray[np.float64]]:
-        """All arrays by their names: `pandas.DataFrame(range_test.columns)` is a table."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, RangeTest):
-            return NotImplemented
-        theirs = other.columns
-        return all(np.array_equal(each, theirs[name]) for name, each in self.columns.items())
-
-    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         rates = f"{self.learning_rate[0]:.4g} to {self.learning_rate[-1]:.4g}"
@@ -387,7 +377,6 @@ def _attributes_kept(model: Any) -> Iterator[None]:
     """What `fit` sets on a model is what it was, its compiled steps among it."""
     names = (
         "train_function",
-        "train_step",
         "test_function",
         "steps_per_execution",
         "stop_training",
@@ -397,14 +386,11 @@ def _attributes_kept(model: Any) -> Iterator[None]:
     kept = {name: vars(model)[name] for name in names if name in vars(model)}
     # torch's own switch between training and inference, which `fit` turns for all of them.
     modes = [(part, part.training) for part in getattr(model, "modules", list)()]
-    step = model.train_step
     try:
         model.train_function = None
-        # JAX takes the methods of one model for the same function, and would go on with the step
-        # that it compiled for the model's own rate.
-        model.train_step = lambda *arguments: step(*arguments)
         model.steps_per_execution = 1
-        yield
+        with _keras.another_step(model):
+            yield
     finally:
         for part, mode in modes:
             part.training = mode
