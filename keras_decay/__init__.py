@@ -10,6 +10,10 @@ Schedules, for an optimizer's `learning_rate=`:
 - `ProductSchedule`: several schedules and numbers, multiplied.
 - `PlateauScale`: a constant rate (or schedule) whose plateau memory travels in a model file.
 
+Calling one with a step, an int or an array of ints (NumPy, tensor or `keras.Variable`), returns a
+float32 tensor of the same shape, whatever `keras.config.floatx()` is. How many steps an epoch has,
+`fit` tells them through one of the callbacks.
+
 Callbacks, for `model.fit(callbacks=...)`:
 
 - `PlateauDecay`: a factor each time a metric stops improving, over any learning rate.

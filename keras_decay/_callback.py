@@ -60,7 +60,8 @@ class RateCallback(Configured, keras.callbacks.Callback):
     def set_params(self, params: dict[str, Any]) -> None:
         super().set_params(params)
         # Before any callback's `on_train_begin`, for one that reads the rate there.
-        for schedule in self._schedules() if params.get("steps") else ():
+        known = self.model is not None and params.get("steps")
+        for schedule in self._schedules() if known else ():
             self._told += teach(schedule, params["steps"])
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:

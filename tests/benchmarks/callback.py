@@ -28,8 +28,8 @@ def run(budget: float) -> Iterator[dict[str, Any]]:
 
 def _attached(callback: Any, model: Any) -> Any:
     """The callback as it is in the middle of a `fit`."""
-    callback.set_params({"steps": subjects.STEPS_PER_EPOCH})
     callback.set_model(model)
+    callback.set_params({"steps": subjects.STEPS_PER_EPOCH})
     callback.on_train_begin({})
     return callback
 
