@@ -142,7 +142,8 @@ class RateCallback(Configured, keras.callbacks.Callback):
         counts = not _keras.wrappers(self._optimizer) and not any(
             map(_keras.forwards_learning_rate, self._leaves())
         )
-        if batches and counted == 0 and counts:
+        # Where another callback watches another optimizer, the user knows of both.
+        if batches and counted == 0 and counts and len(self.params[WARNED]) == 1:
             self._warn_once(
                 "idle",
                 "The optimizer has taken no step in this epoch, so its learning rate changes "

@@ -244,3 +244,8 @@ def test_each_recovers_the_model_and_its_own_slots():
             np.testing.assert_array_equal(a, b)
     assert history["learning_rate_d_optimizer"][3] == pytest.approx(0.05)
     assert number(network.g_optimizer.learning_rate) == pytest.approx(0.1)
+
+
+def test_a_logger_beside_plateaus_that_name_their_optimizers_is_silent():
+    """Whoever names them knows of the one that takes no step."""
+    fit(gan(RATES["float"]), [*plateaus(), LearningRateLogger()], 2)
