@@ -41,7 +41,8 @@ class LearningRateLogger(RateCallback):
         every: Int >= 1 or `None`: also put the rate into the logs of every n-th batch, beginning
             with the first one of the epoch, for `TensorBoard(update_freq=...)` and other callbacks
             after this one that read them. It is computed on the host, from the batches counted,
-            without reading a device; a float rate is that of the beginning of the epoch.
+            without reading a device (but for what a schedule that is not of this package does
+            when it is called); a float rate is that of the beginning of the epoch.
 
     Attributes:
         seen: What it logged: for each name a list of pairs of a step and the rate at it.

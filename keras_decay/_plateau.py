@@ -110,7 +110,7 @@ class PlateauDecay(RateCallback):
             the weights and all of the optimizer but its step counter and rate, and to reduce at
             once. The copy is kept on the host and made anew at each epoch: as large as the weights
             and the optimizer's state (three times the weights with Adam), and twice that while it
-            is made.
+            is made. (A loss that explodes and stays finite is not undone.)
         stop_at_minimum: Whether to stop training when a reduction is due and none can be made:
             at the floor, or after `max_reductions`.
         optimizer: String, the attribute of the model that holds the optimizer, for a model with
