@@ -187,8 +187,15 @@ def draw(histories: dict[str, Any], path: Path) -> None:
     ):
         for (name, history), colour in zip(histories.items(), COLOURS, strict=True):
             style = "-" if "over" not in name else (0, (1, 1))
-            epochs = np.arange(1, len(history[key]) + 1)
-            panel.plot(epochs, history[key], color=colour, linestyle=style, label=name)
+            steps = key == "learning_rate" and name != "InverseTimeDecay"
+            panel.plot(
+                np.arange(1, len(history[key]) + 1),
+                history[key],
+                color=colour,
+                linestyle=style,
+                drawstyle="steps-mid" if steps else "default",
+                label=name,
+            )
         panel.set_yscale("log")
         panel.set_ylabel(label)
         panel.grid(alpha=0.3)
