@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_decay import _keras
-from keras_decay._backend import to_number
+from keras_decay._backend import LAST_STEP, to_number
 from keras_decay._config import LearningRateSchedule
 from keras_decay._formula import rate_at
 
@@ -19,7 +19,9 @@ def warn(message: str) -> None:
 
 
 def steps_done(optimizer: Any) -> int:
-    return int(to_number(_keras.step_counter(optimizer)))
+    """The steps that an optimizer has counted; of a counter that has wrapped, all that it could."""
+    steps = int(to_number(_keras.step_counter(optimizer)))
+    return steps if steps >= 0 else LAST_STEP
 
 
 def schedule_of(optimizer: Any) -> Any:

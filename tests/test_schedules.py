@@ -16,6 +16,7 @@ from support import BACKEND, compiled, in_step, model, number, on_host
 import keras_decay
 from keras_decay import InverseTimeDecay, StepDecay
 from keras_decay._keras import step_counter
+from keras_decay._rates import effective_rate
 
 LAST_STEP = 2**31 - 2
 
@@ -415,6 +416,27 @@ def test_the_optimizer_uses_the_schedule_in_its_compiled_step():
             step()
         total = -number(variable)
     assert total == pytest.approx(2 * (0.1 + 0.05 + 0.05 + 0.025), rel=1e-6)
+
+
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="its counter does not wrap")
+@pytest.mark.parametrize(
+    ("schedule", "last"),
+    [
+        (StepDecay(0.1, 0.5, 10, steps_per_epoch=1), 0.0),
+        (InverseTimeDecay(0.1, 1.0, steps_per_epoch=1), 0.1 / 2**31),
+        (keras_decay.LinearWarmup(0.1, 5, steps_per_epoch=1), 0.1),
+        (keras_decay.PlateauScale(0.1, scale=0.5, reductions=1), 0.05),
+    ],
+    ids=lambda value: type(value).__name__ if callable(value) else "",
+)
+def test_a_counter_that_has_wrapped_gives_the_rate_of_its_last_step(schedule, last):
+    """Past 2**31 - 1 steps an int32 starts over from below: in the step as for the log."""
+    optimizer = keras.optimizers.SGD(schedule)
+    step_counter(optimizer).assign(-(2**31) + 5)
+    assert number(optimizer.learning_rate) == pytest.approx(last, rel=1e-6)
+    if BACKEND == "jax":
+        assert float(in_step(schedule, -(2**31) + 5)) == pytest.approx(last, rel=1e-6)
+    assert effective_rate(optimizer) == pytest.approx(last, rel=1e-6)
 
 
 def test_public_schedules_are_keras_schedules():
