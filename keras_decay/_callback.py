@@ -24,6 +24,7 @@ class RateCallback(Configured, keras.callbacks.Callback):
 
     def __init__(self) -> None:
         super().__init__()
+        self.params: Any = None  # Old Kerases leave it out.
         self._begins = False
         self._batch = -1
         """The last batch of the epoch that has ended."""

@@ -21,7 +21,6 @@ COMPILED = "compiled_by_keras_decay"
 def take_hold(model: Any, optimizer: Any, min_learning_rate: float) -> PlateauMemory:
     """The memory of the optimizer, each of whose schedules a plateau now scales, down to the
     floor. What it holds already stays as it is."""
-    _keras.write_back(model)
     own = optimizer is getattr(model, "optimizer", None)
     if own and getattr(model, "built", False) and not optimizer.built:
         # A `MultiOptimizer` may know its optimizers only then. (Which weights another attribute's

@@ -128,14 +128,6 @@ def another_step(model: Any) -> Iterator[None]:
             del model.train_step
 
 
-def write_back(model: Any) -> None:
-    """Has the variables hold what the training step on JAX keeps to itself within an epoch, and
-    the next step start from the variables."""
-    sync = getattr(model, "jax_state_sync", None)
-    if sync is not None:
-        sync()
-
-
 def metric_directions(model: Any) -> dict[str, str | None]:
     """Which way each metric, by the name it is logged under, gets better: "min", "max", or
     `None` where it does not say.

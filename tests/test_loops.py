@@ -110,3 +110,21 @@ def test_update_ignores_epochs_before_the_start():
     plateau.update(1.0, epoch=3)
     assert plateau.update(2.0) is True
     assert number(network.optimizer.learning_rate) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("rate", [lambda: 0.5, lambda: PlateauScale(0.5)], ids=["float", "scale"])
+def test_a_plateau_of_batches_reduces_in_the_middle_of_an_epoch(rate):
+    """On JAX too, where `fit` keeps the variables to itself until the epoch ends."""
+    network = keras.Sequential(
+        [keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")]
+    )
+    network.compile(keras.optimizers.SGD(rate()), lambda y, prediction: keras.ops.mean(prediction))
+    plateau = PlateauDecay("loss", factor=0.5, patience=2)
+    plateau.attach(network)
+    observe = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: plateau.update(1.0)
+    )
+    network.fit(np.ones((6, 1)), np.ones((6, 1)), batch_size=1, verbose=0, callbacks=[observe])
+    # Reduced after the third and the fifth step.
+    moved = 3 * 0.5 + 2 * 0.25 + 0.125
+    assert network.get_weights()[0].item() == pytest.approx(-moved, rel=1e-6)

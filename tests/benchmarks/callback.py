@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 import keras_decay
 from tests.benchmarks import _subjects as subjects
@@ -24,6 +25,7 @@ def run(budget: float) -> Iterator[dict[str, Any]]:
     for width, weights in ((3162, "10 million"), (10_000, "100 million")):
         yield from _best_weights(width, weights, budget)
     yield from _files(budget)
+    yield from _range_test(budget)
 
 
 def _attached(callback: Any, model: Any) -> Any:
@@ -141,6 +143,33 @@ def _files(budget: float) -> Iterator[dict[str, Any]]:
                     ours: [subjects.CONSTANT, subjects.EXPONENTIAL],
                 },
             )
+
+
+def _range_test(budget: float) -> Iterator[dict[str, Any]]:
+    """Against an epoch of as many steps of a model that was compiled just before, as the test's
+    own step is."""
+    steps = 100
+    x, y = subjects.batch("medium")
+    x, y = np.repeat(x, steps, axis=0), np.repeat(y, steps, axis=0)
+    size = len(x) // steps
+    model = subjects.network("medium", keras.optimizers.SGD(subjects.RATE))
+    fitted, tested = "the first fit of 100 steps", "find_learning_rate, 100 steps"
+
+    def fit() -> None:
+        model.make_train_function(force=True)
+        model.fit(x, y, batch_size=size, verbose=0)
+
+    def test() -> None:
+        keras_decay.find_learning_rate(
+            model, x, y, batch_size=size, steps=steps, stop_at=1e9, verbose=0
+        )
+
+    yield from measurements(
+        "The range test, medium network, SGD",
+        interleaved({fitted: repeated(fit), tested: repeated(test)}, seconds=budget / 2),
+        unit="ms",
+        against={tested: [fitted]},
+    )
 
 
 def _model_to_save(rate: Any) -> Any:
