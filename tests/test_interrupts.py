@@ -15,6 +15,8 @@ from keras_decay import PlateauDecay, StepDecay
 
 PACKAGE = str(Path(keras_decay.__file__).parent)
 RATE, FACTOR = 0.125, 0.5
+# Old Kerases trace their step anew at each `train_on_batch` on TensorFlow.
+EVERY = 1 if hasattr(keras.optimizers, "MultiOptimizer") else 7
 KINDS = {
     "float": (lambda: RATE, {}),
     "schedule": (lambda: StepDecay(RATE, 0.5, 10**6, steps_per_epoch=1), {}),
@@ -116,6 +118,6 @@ def test_an_interrupt_at_any_line_of_a_reduction_leaves_nothing_half_done(kind):
     count = Interrupt()
     assert run(count) == (True, 1)
     assert count.lines > 50
-    outcomes = [run(Interrupt(line)) for line in range(1, count.lines + 1)]
+    outcomes = [run(Interrupt(line)) for line in range(1, count.lines + 1, EVERY)]
     assert not any(ended for ended, _ in outcomes)
     assert {reductions for _, reductions in outcomes} == {0, 1}
