@@ -124,8 +124,8 @@ def another_step(model: Any) -> Iterator[None]:
     finally:
         if mine:
             model.train_step = own
-        else:
-            del model.train_step
+        else:  # In old Kerases `del` deletes variables only.
+            vars(model).pop("train_step", None)
 
 
 def metric_directions(model: Any) -> dict[str, str | None]:

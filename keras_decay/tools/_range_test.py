@@ -397,8 +397,8 @@ def _attributes_kept(model: Any) -> Iterator[None]:
         for name in names:
             if name in kept:
                 setattr(model, name, kept[name])
-            elif name in vars(model):
-                delattr(model, name)
+            else:  # In old Kerases `del` deletes variables only.
+                vars(model).pop(name, None)
 
 
 @contextlib.contextmanager
