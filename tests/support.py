@@ -73,6 +73,9 @@ def model(learning_rate=0.1, *, optimizer=None, seed=0, metrics=(), **compile_ar
     return network
 
 
+new_keras = pytest.mark.skipif(
+    not hasattr(keras.optimizers, "MultiOptimizer"), reason="what old Kerases do otherwise"
+)
 has_multi_optimizer = pytest.mark.skipif(
     not hasattr(keras.optimizers, "MultiOptimizer"), reason="this Keras has no MultiOptimizer"
 )

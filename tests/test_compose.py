@@ -16,6 +16,7 @@ from support import (
     has_multi_optimizer,
     in_step,
     model,
+    new_keras,
     number,
     on_host,
     two_optimizers,
@@ -464,6 +465,7 @@ class Plain(keras_schedules.LearningRateSchedule):
         return {}
 
 
+@new_keras
 def test_plain_arithmetic_works_on_the_clock_of_the_optimizer():
     """In a product, and as the first of a join, it is called with what Keras calls it with."""
     for schedule in (

@@ -10,7 +10,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from support import BACKEND, BATCH_SIZE, STEPS_PER_EPOCH, data, fit, model, on_host
+from support import BACKEND, BATCH_SIZE, STEPS_PER_EPOCH, data, fit, model, new_keras, on_host
 
 from keras_decay import (
     InverseTimeDecay,
@@ -148,6 +148,7 @@ SCALES = np.repeat([1.0, 1.0, 0.5], STEPS_PER_EPOCH)
 STEP_RATES = on_host(SCHEDULE, range(3 * STEPS_PER_EPOCH)) * SCALES
 
 
+@new_keras
 @tensorboard
 @pytest.mark.parametrize("update_freq", ["batch", 1])
 def test_tensorboard_writes_the_rate_of_each_batch(tmp_path, update_freq):
@@ -215,6 +216,7 @@ def test_every_nth_batch_of_an_epoch_has_the_rate_of_its_step(rate, expected, ev
     np.testing.assert_allclose(history["learning_rate"], last, rtol=1e-6)
 
 
+@new_keras
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras on torch has no `steps_per_execution`")
 def test_of_several_steps_in_one_execution_the_last_is_logged():
     """No other comes by."""
