@@ -1,0 +1,283 @@
+"""Random histories of an optimizer beside a model of what should hold of its rate."""
+
+from __future__ import annotations
+
+import copy
+import random
+import warnings
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import pytest
+from support import number
+
+from keras_decay import InverseTimeDecay, LearningRateLogger, PlateauDecay, PlateauScale, StepDecay
+
+BATCHES, EPOCHS, ACTIONS, SEQUENCES = 2, 2, 10, 16
+FACTOR = 0.5
+
+
+@keras.saving.register_keras_serializable(package="histories")
+class Mean(keras.losses.Loss):
+    """With inputs of 1, each step moves the weight by the rate."""
+
+    def call(self, y, prediction):
+        return prediction
+
+
+def network(optimizer):
+    model = keras.Sequential(
+        [keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")]
+    )
+    model.compile(optimizer, Mean())
+    return model
+
+
+class Measure(keras.callbacks.Callback):
+    """A metric that stands still, and the rate that each epoch trains at."""
+
+    def __init__(self):
+        super().__init__()
+        self.trained = []
+
+    def weight(self):
+        return self.model.get_weights()[0].item()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.before = self.weight()
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["val_loss"] = 1.0
+        self.trained.append((self.before - self.weight()) / BATCHES)
+
+
+# A schedule that is constant within an epoch, and its closed form.
+SCHEDULES = [
+    (lambda: StepDecay(0.5, 0.5, 3, steps_per_epoch=BATCHES), lambda e: 0.5 * 0.5 ** (e // 3)),
+    (
+        lambda: InverseTimeDecay(0.25, 1.0, steps_per_epoch=BATCHES, staircase=True),
+        lambda e: 0.25 / (1.0 + e),
+    ),
+    (
+        lambda: keras.optimizers.schedules.ExponentialDecay(0.4, BATCHES, 0.9, staircase=True),
+        lambda e: 0.4 * 0.9**e,
+    ),
+    (lambda: PlateauScale(0.3), lambda e: 0.3),
+    (
+        lambda: PlateauScale(StepDecay(0.6, 0.5, 4, steps_per_epoch=BATCHES)),
+        lambda e: 0.6 * 0.5 ** (e // 4),
+    ),
+]
+
+
+@dataclass
+class Known:
+    """What should hold of an optimizer."""
+
+    base: object  # A float, or a function of the epoch.
+    floor: float = 0.0
+    scaled: bool = False  # Whether a plateau scales the schedule that is there now.
+    epochs: int = 0
+    seen: bool = False  # Whether a plateau has a best value.
+    scale: float = 1.0
+    reductions: int = 0
+
+    @property
+    def is_float(self):
+        return not callable(self.base)
+
+    def rate(self, scale=None):
+        if self.is_float:
+            return self.base
+        base = self.base(self.epochs)
+        if not self.scaled:
+            return base
+        scaled = base * (self.scale if scale is None else scale)
+        return max(scaled, min(base, self.floor))
+
+    def observe(self, floor):
+        """A value that is not better than the one before."""
+        if not self.seen:
+            self.seen = True
+            return
+        if self.is_float:
+            lower = max(self.base * FACTOR, min(self.base, floor))
+            changes = not np.isclose(lower, self.base, rtol=1e-6)
+            self.base = lower
+        else:
+            changes = not np.isclose(self.rate(self.scale * FACTOR), self.rate(), rtol=1e-6)
+        if changes:
+            self.scale, self.reductions = self.scale * FACTOR, self.reductions + 1
+
+    def forget(self):
+        self.seen, self.scale, self.reductions = False, 1.0, 0
+
+
+class History:
+    """A model, a callback, and what should hold of the optimizer."""
+
+    def __init__(self, seed, folder):
+        self.random, self.folder = random.Random(seed), folder
+        self.shared, self.shared_base = PlateauScale(0.35), lambda e: 0.35
+        self.callback = self.new_callback()
+        optimizer, self.known = self.new_optimizer()
+        self.model = network(optimizer)
+
+    def new_callback(self):
+        floor = self.random.choice([0.0, 0.0, 0.02, 0.1])
+        return PlateauDecay(factor=FACTOR, patience=1, min_learning_rate=floor)
+
+    def new_rate(self):
+        kinds = [*SCHEDULES, (lambda: self.shared, self.shared_base)]
+        make, base = self.random.choice(kinds)
+        return make(), base
+
+    def new_optimizer(self):
+        if self.random.random() < 0.3:
+            return keras.optimizers.SGD(0.2), Known(0.2)
+        rate, base = self.new_rate()
+        return keras.optimizers.SGD(rate), Known(base)
+
+    def hold(self):
+        self.known.floor, self.known.scaled = self.callback.min_learning_rate, True
+
+    def fit(self, *callbacks, plateau=None):
+        # So that the weight stays small and its differences exact.
+        self.model.set_weights([np.zeros((1, 1))])
+        x, measure = np.ones((BATCHES, 1), "float32"), Measure()
+        history = self.model.fit(
+            x, x, batch_size=1, epochs=EPOCHS, verbose=0, callbacks=[measure, *callbacks]
+        ).history
+        expected = []
+        for _ in range(EPOCHS):
+            expected.append(self.known.rate())
+            self.known.epochs += 1
+            if plateau is not None:
+                self.known.observe(plateau.min_learning_rate)
+        np.testing.assert_allclose(measure.trained, expected, rtol=1e-4, atol=1e-7)
+        if callbacks:
+            np.testing.assert_allclose(history["learning_rate"], expected, rtol=1e-5, atol=1e-9)
+        if plateau is not None:
+            self.check_memory(plateau)
+
+    def check_memory(self, plateau):
+        state = plateau.state
+        assert state["scale"] == pytest.approx(self.known.scale)
+        assert state["reductions"] == self.known.reductions
+        assert (state["best"] is not None) == self.known.seen
+
+    # What is done, at random.
+
+    def fit_with_the_plateau(self):
+        self.hold()
+        self.fit(self.callback, plateau=self.callback)
+
+    def fit_with_a_new_plateau(self):
+        self.callback = self.new_callback()
+        self.fit_with_the_plateau()
+
+    def fit_with_a_logger(self):
+        self.fit(LearningRateLogger())
+
+    def compile_a_new_optimizer(self):
+        optimizer, self.known = self.new_optimizer()
+        self.model.compile(optimizer, Mean())
+
+    def compile_the_same_optimizer(self):
+        self.model.compile(self.model.optimizer, Mean())
+
+    def load(self):
+        path = self.folder / "model.keras"
+        self.model.save(path)
+        if self.known.is_float:  # Keras saves nothing else of it.
+            self.known.forget()
+        return keras.models.load_model(path)
+
+    def save_and_load(self):
+        self.model = self.load()
+
+    def compile_a_loaded_optimizer(self):
+        # With its model, whose variables it was built for.
+        self.model = self.load()
+        self.compile_the_same_optimizer()
+
+    def compile_a_clone(self):
+        with_memory = not self.known.is_float and self.known.scaled and self.known.seen
+        optimizer = keras.optimizers.SGD.from_config(self.model.optimizer.get_config())
+        self.known = Known(self.known.base)
+        self.model.compile(optimizer, Mean())
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            self.callback.attach(self.model)
+        self.hold()
+        assert len(said) == with_memory, [str(each.message) for each in said]
+        self.check_memory(self.callback)
+
+    def attach(self):
+        self.callback.attach(self.model)
+        self.hold()
+        self.check_memory(self.callback)
+
+    def update(self):
+        if self.known.epochs == 0:
+            return  # What a memory without an epoch is to a clone, the contract does not say.
+        self.attach()
+        before = self.known.reductions
+        reduced = self.callback.update(1.0)
+        self.known.observe(self.callback.min_learning_rate)
+        assert reduced == (self.known.reductions > before)
+        self.check_memory(self.callback)
+
+    def reset(self):
+        self.attach()
+        self.callback.reset()
+        self.known.forget()
+        self.check_memory(self.callback)
+
+    def copy_the_callback(self):
+        self.callback = self.random.choice([copy.copy, copy.deepcopy])(self.callback)
+
+    def set_a_schedule(self):
+        # Over a float too, which Keras allows.
+        rate, base = self.new_rate()
+        self.model.optimizer.learning_rate = rate
+        self.known.base, self.known.scaled = base, False
+
+    def set_a_float(self):
+        if self.known.is_float:  # Over a schedule it is a `TypeError` of Keras's own.
+            self.model.optimizer.learning_rate = self.known.base = 0.15
+
+    def train_a_second_model_with_the_same_scale(self):
+        mine = self.model, self.known, self.callback
+        self.model = network(keras.optimizers.SGD(self.shared))
+        self.known, self.callback = Known(self.shared_base), self.new_callback()
+        self.fit_with_the_plateau()
+        self.model, self.known, self.callback = mine
+
+    def the_rate_is(self):
+        assert number(self.model.optimizer.learning_rate) == pytest.approx(
+            self.known.rate(), rel=1e-5
+        )
+
+
+NOT_ACTIONS = {"new_callback", "new_rate", "new_optimizer", "hold", "fit", "check_memory", "load"}
+NAMES = sorted(
+    name for name in vars(History) if not name.startswith("_") and name not in NOT_ACTIONS
+)
+
+
+@pytest.mark.parametrize("seed", range(SEQUENCES))
+def test_whatever_was_done_a_step_trains_at_base_times_scale_and_the_log_says_so(seed, tmp_path):
+    """What people do between two fits, in any order; a new optimizer starts afresh, any other goes
+    on."""
+    history, done = History(seed, tmp_path), []
+    for _ in range(ACTIONS):
+        # Each second one trains, for what was done to show.
+        fits = len(done) % 2 == 1
+        done.append(history.random.choice([n for n in NAMES if n.startswith("fit") == fits]))
+        try:
+            getattr(history, done[-1])()
+        except Exception as error:
+            raise AssertionError(f"after {done}") from error
+    history.fit_with_the_plateau()
