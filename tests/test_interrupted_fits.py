@@ -149,7 +149,7 @@ def test_after_an_interrupt_at_any_line_the_next_fit_trains_at_what_memory_and_l
     count = Interrupt(epoch=1)
     assert run(count) == (1, True)
     assert count.lines > 50
-    # TensorFlow takes ten times as long as the others for a `fit`; there each kind has its own lines.
+    # TensorFlow takes ten times as long as the others; there each kind has lines of its own.
     apart = 2 * len(KINDS) if BACKEND == "tensorflow" else 1
     first = 1 + 2 * list(KINDS).index(kind) if BACKEND == "tensorflow" else 1
     outcomes = set()

@@ -78,6 +78,7 @@ class Known:
     base: object  # A float, or a function of the epoch.
     floor: float = 0.0
     scaled: bool = False  # Whether a plateau scales the schedule that is there now.
+    held: bool = False  # Whether the optimizer has the memory, and not only its schedule's config.
     epochs: int = 0
     seen: bool = False  # Whether a plateau has a best value.
     scale: float = 1.0
@@ -140,7 +141,8 @@ class History:
         return keras.optimizers.SGD(rate), Known(base)
 
     def hold(self):
-        self.known.floor, self.known.scaled = self.callback.min_learning_rate, True
+        self.known.floor = self.callback.min_learning_rate
+        self.known.scaled = self.known.held = True
 
     def fit(self, *callbacks, plateau=None):
         # So that the weight stays small and its differences exact.
@@ -190,8 +192,11 @@ class History:
     def load(self):
         path = self.folder / "model.keras"
         self.model.save(path)
-        if self.known.is_float:  # Keras saves nothing else of it.
+        # Of an optimizer Keras saves the config and the variables, of which the scaled schedule
+        # alone holds the memory.
+        if self.known.is_float or not self.known.scaled:
             self.known.forget()
+        self.known.held = False
         return keras.models.load_model(path)
 
     def save_and_load(self):
@@ -243,6 +248,8 @@ class History:
         rate, base = self.new_rate()
         self.model.optimizer.learning_rate = rate
         self.known.base, self.known.scaled = base, False
+        if not self.known.held:  # The memory of a loaded one goes with its schedule.
+            self.known.forget()
 
     def set_a_float(self):
         if self.known.is_float:  # Over a schedule it is a `TypeError` of Keras's own.
