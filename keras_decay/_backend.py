@@ -63,7 +63,9 @@ class Table:
             return tf.gather(values, index)
         if BACKEND == "jax":
             return values.at[index.astype("uint32")].get(mode="promise_in_bounds")
-        return torch.take(values, index.long())
+        # `torch.take` of a single index is nothing that torch's compiler can lower.
+        flat = torch.index_select(values, 0, index.reshape(-1))
+        return flat.reshape(index.shape)
 
 
 def divide(counts: Any, divisor: int) -> Any:

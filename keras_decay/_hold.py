@@ -47,12 +47,13 @@ def _memory_of(optimizer: Any, leaves: list[Any]) -> PlateauMemory:
     if memory is None:
         rates = map(_keras.learning_rate, leaves)
         given = next((rate.memory for rate in rates if isinstance(rate, PlateauScale)), None)
-        if given and given.epoch is not None and not any(map(steps_done, leaves)):
+        observed = given and (given.epoch is not None or given.best is not None)
+        if observed and not any(map(steps_done, leaves)):
             warn(
                 "The optimizer is at step 0 and its `PlateauScale` has the memory of a plateau "
-                f"that has seen {given.epochs} epochs: that of another optimizer, from whose "
-                "config this one was made. The plateau starts afresh. To go on where the other "
-                "one was, load its model or weights too."
+                "that has seen a training: that of another optimizer, from whose config this one "
+                "was made. The plateau starts afresh. To go on where the other one was, load its "
+                "model or weights too."
             )
             given = None
         memory = PlateauMemory(given or Memory())

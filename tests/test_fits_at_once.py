@@ -7,9 +7,11 @@ import threading
 import keras
 import numpy as np
 import pytest
-from support import fit, model
+from support import fit, model, new_keras
 
 from keras_decay import PlateauDecay
+
+pytestmark = new_keras
 
 
 class Meanwhile(keras.callbacks.Callback):

@@ -9,10 +9,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from support import BACKEND
+from support import BACKEND, new_keras
 
 import keras_decay
 from keras_decay import LearningRateLogger, PlateauDecay, StepDecay
+
+pytestmark = new_keras
 
 PACKAGE = str(Path(keras_decay.__file__).parent)
 RATE, FACTOR, HALF_LIFE = 0.125, 0.5, 2

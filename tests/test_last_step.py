@@ -5,13 +5,16 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from support import BACKEND, number
+from support import BACKEND, new_keras, number
 
 from keras_decay import InverseTimeDecay, JoinedSchedule, LinearWarmup, PlateauScale, StepDecay
 
-pytestmark = pytest.mark.skipif(
-    BACKEND == "tensorflow", reason="its counter has 64 bits, which no training fills"
-)
+pytestmark = [
+    new_keras,
+    pytest.mark.skipif(
+        BACKEND == "tensorflow", reason="its counter has 64 bits, which no training fills"
+    ),
+]
 LAST = 2**31 - 1
 
 

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 import pytest
-from support import number
+from support import new_keras, number
 
 from keras_decay import InverseTimeDecay, LearningRateLogger, PlateauDecay, PlateauScale, StepDecay
+
+pytestmark = new_keras
 
 BATCHES, EPOCHS, ACTIONS, SEQUENCES = 2, 2, 10, 16
 FACTOR = 0.5

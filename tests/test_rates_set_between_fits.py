@@ -5,9 +5,11 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from support import BACKEND
+from support import BACKEND, new_keras
 
 from keras_decay import LearningRateLogger, PlateauDecay, PlateauScale, StepDecay
+
+pytestmark = new_keras
 
 
 class Measure(keras.callbacks.Callback):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from support import data, model
+from support import data, model, new_keras
 
 from keras_decay import PlateauDecay, StepDecay, rehearse
+
+pytestmark = new_keras
 
 
 @pytest.mark.parametrize("value", ["foo", None, [1.0, 2.0], 1j, {"loss": 1.0}])

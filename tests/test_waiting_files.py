@@ -8,7 +8,9 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from support import number
+from support import new_keras, number
+
+pytestmark = new_keras
 
 FILES = Path(__file__).parent / "waiting_files"
 spec = importlib.util.spec_from_file_location("make_waiting_files", FILES / "make.py")
