@@ -48,7 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"Not installed: {names}. pip install 'keras-decay[demo]'", file=sys.stderr)
         return 1
     arguments.out.mkdir(parents=True, exist_ok=True)
-    if not run(arguments.epochs, arguments.seed, arguments.out):
+    from threadpoolctl import threadpool_limits  # Which scikit-learn brings.
+
+    # On so small a network torch's threads mostly wait for each other.
+    with threadpool_limits(1):
+        goes_on = run(arguments.epochs, arguments.seed, arguments.out)
+    if not goes_on:
         print("The loaded model does not go on as the saved one.", file=sys.stderr)
         return 1
     return 0
