@@ -170,3 +170,26 @@ def fit(network, callbacks=(), *, epochs, values=None, monitor="val_loss", **arg
         verbose=0,
         **{"shuffle": False, **arguments},
     ).history
+
+
+class Around(keras.optimizers.Optimizer):
+    """An optimizer around another, as people write it: its rate is that of the one inside."""
+
+    def __init__(self, inner):
+        super().__init__(learning_rate=0.0)
+        self.inner = inner
+
+    @property
+    def learning_rate(self):
+        return self.inner.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value):
+        self.inner.learning_rate = value
+
+    def build(self, variables):
+        super().build(variables)
+        self.inner.build(variables)
+
+    def apply(self, grads, trainable_variables=None):
+        self.inner.apply(grads, trainable_variables)

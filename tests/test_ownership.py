@@ -8,7 +8,7 @@ import threading
 import keras
 import numpy as np
 import pytest
-from support import BACKEND, STEPS_PER_EPOCH, fit, model, number
+from support import BACKEND, STEPS_PER_EPOCH, Around, fit, model, number
 
 from keras_decay import LearningRateLogger, PlateauDecay, PlateauScale, StepDecay
 
@@ -71,29 +71,6 @@ def test_inner_optimizers_of_one_name_are_two(scaled):
     assert names == ["learning_rate_sgd", "learning_rate_sgd_1"]
     ends = sorted(history[name][-1] for name in names)
     assert ends == pytest.approx([1e-3, 0.025])
-
-
-class Around(keras.optimizers.Optimizer):
-    """An optimizer around another, as people write it: its rate is that of the one inside."""
-
-    def __init__(self, inner):
-        super().__init__(learning_rate=0.0)
-        self.inner = inner
-
-    @property
-    def learning_rate(self):
-        return self.inner.learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, value):
-        self.inner.learning_rate = value
-
-    def build(self, variables):
-        super().build(variables)
-        self.inner.build(variables)
-
-    def apply(self, grads, trainable_variables=None):
-        self.inner.apply(grads, trainable_variables)
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="there such a one does not train in Keras either")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from support import BACKEND, new_keras
+from support import BACKEND, Around, new_keras
 
 from keras_decay import LearningRateLogger, PlateauDecay, PlateauScale, StepDecay
 
@@ -81,29 +81,6 @@ def test_a_schedule_that_is_set_over_a_float_is_what_trains():
     assert_trains_at([0.1] * 3, model, LearningRateLogger())
     model.optimizer.learning_rate = StepDecay(0.4, 0.5, 100, steps_per_epoch=1)
     assert_trains_at([0.4, 0.4, 0.2], model, plateau())
-
-
-class Around(keras.optimizers.Optimizer):
-    """An optimizer around another, as people write it."""
-
-    def __init__(self, inner):
-        super().__init__(learning_rate=0.0)
-        self.inner = inner
-
-    @property
-    def learning_rate(self):
-        return self.inner.learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, value):
-        self.inner.learning_rate = value
-
-    def build(self, variables):
-        super().build(variables)
-        self.inner.build(variables)
-
-    def apply(self, grads, trainable_variables=None):
-        self.inner.apply(grads, trainable_variables)
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="there such a one does not train in Keras either")
