@@ -1,4 +1,4 @@
-"""What both callbacks do in a `fit`: teach schedules, log rates, warn of what goes wrong unseen."""
+"""What both callbacks do in a `fit`: teach schedules, log rates, compare."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import keras
 
 from keras_decay import _keras
 from keras_decay._config import Configured
-from keras_decay._formula import forget, teach, untaught, within
+from keras_decay._doubts import Doubts
+from keras_decay._formula import forget, teach, untaught
 from keras_decay._hold import renew_step
-from keras_decay._rates import learning_rates, schedule_of, steps_done, warn
+from keras_decay._rates import learning_rates, schedule_of, steps_done
 
-WARNED = "warned_by_keras_decay"
+SAID = "said_by_keras_decay"
 
 
 class RateCallback(Configured, keras.callbacks.Callback):
     """Tells the schedules how many steps an epoch has, logs the rates at each epoch end, and
-    compares what the schedules take for an epoch with what is one in this run."""
+    compares what the schedules and the memory take for true with this run."""
 
     warn = True
     """Whether to compare."""
@@ -30,7 +31,7 @@ class RateCallback(Configured, keras.callbacks.Callback):
         """The last batch of the epoch that has ended."""
         self._steps_before = 0
         """The steps that the optimizer had done when the epoch began."""
-        self._warned: set[str] = set()
+        self._doubts = Doubts()
         self._told: list[Any] = []
         """The schedules that `set_params` has taught, until it is clear that it was `fit`'s."""
 
@@ -77,10 +78,9 @@ class RateCallback(Configured, keras.callbacks.Callback):
             )
         renew_step(self.model, self._optimizer)
         self._begins = True
-        # The callbacks of a `fit` share their `params`, and what one has said of an optimizer,
-        # none says again.
-        warned = self.params.setdefault(WARNED, {})
-        self._warned = warned.setdefault(id(self._optimizer), set())
+        # The callbacks of a `fit` share their `params`.
+        said = self.params.setdefault(SAID, {})
+        self._doubts = Doubts(said.setdefault(id(self._optimizer), set()))
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         # `evaluate` and `predict` call `set_params` as `fit` does, with steps of their own.
@@ -104,64 +104,25 @@ class RateCallback(Configured, keras.callbacks.Callback):
             # What is there already stays: who logged it may have lowered the rate since.
             rates = learning_rates(self._optimizer, self._suffix, last_step=True)
             logs.update({**rates, **logs})
-        if self.warn:
-            self._compare_steps()
+        if self.warn and self._batch >= 0:
+            self._end()
 
     def _begin(self, epoch: int) -> None:
         """Compares the first epoch of a `fit` with what the optimizer has done."""
-        if self.warn and self.params.get("steps"):
-            self._compare_epochs(self.params["steps"])
-        scheduled = bool(self._schedules())
-        if self.warn and epoch > 0 and scheduled and self._steps_before == 0:
-            steps = self.params.get("steps")
-            self._warn_once(
-                "starts over",
-                f"Training starts at epoch {epoch}, but the optimizer is at step 0, so its "
-                "learning-rate schedule starts over. Load the optimizer's state too "
-                "(`keras.models.load_model`, `BackupAndRestore`, or `load_weights` after "
-                "`compile`, `optimizer.build` and `PlateauDecay.attach`), or set its clock: "
-                f"`model.optimizer.iterations.assign({epoch * steps if steps else 'step'})`.",
-            )
+        if self.warn:
+            leaves, steps = self._leaves(), self.params.get("steps")
+            self._doubts.compare_epochs(leaves, steps)
+            self._doubts.compare_clock(leaves, epoch, self._steps_before, steps)
 
-    def _compare_epochs(self, steps: int) -> None:
-        for leaf in self._leaves():
-            for each in within(schedule_of(leaf)):
-                own = getattr(each, "steps_per_epoch", None)
-                # With one step to an epoch a schedule counts in steps.
-                if own not in (None, 1, steps):
-                    name = type(each).__name__
-                    self._warn_once(
-                        f"{name} {own}",
-                        f"`{name}` counts epochs of {own} steps, but an epoch of this run has "
-                        f"{steps}. Pass `steps_per_epoch={steps}` to the schedule.",
-                    )
-
-    def _compare_steps(self) -> None:
-        """Compares the steps that the optimizer has counted in an epoch with its batches."""
-        batches, counted = self._batch + 1, self._steps_done() - self._steps_before
+    def _end(self) -> None:
+        """Compares an epoch with what the optimizer has done in it."""
         # One that scales the loss leaves out what overflows; a user's own may count elsewhere.
         counts = not _keras.wrappers(self._optimizer) and not any(
             map(_keras.forwards_learning_rate, self._leaves())
         )
-        # Where another callback watches another optimizer, the user knows of both.
-        if batches and counted == 0 and counts and len(self.params[WARNED]) == 1:
-            self._warn_once(
-                "idle",
-                "The optimizer has taken no step in this epoch, so its learning rate changes "
-                "nothing. If another optimizer of the model trains it, pass the name of its "
-                'attribute to `PlateauDecay`, as in `optimizer="g_optimizer"`.',
-            )
-        if batches and counted == batches + 1 and not self.params.get("steps"):
-            self._warn_once(
-                "counter",
-                f"The optimizer has counted {counted} steps in an epoch of {batches} batches, so "
-                "its schedule runs ahead: TensorFlow does so on data of unknown size. Tell it: "
-                "`dataset.apply(tf.data.experimental.assert_cardinality(batches))`, or pass "
-                "`steps_per_epoch` to `fit`.",
-            )
-
-    def _warn_once(self, key: str, message: str) -> None:
-        """A warning of which one in a `fit` is enough."""
-        if key not in self._warned:
-            self._warned.add(key)
-            warn(message)
+        self._doubts.compare_steps(
+            counted=self._steps_done() - self._steps_before,
+            batches=self._batch + 1,
+            size_known=bool(self.params.get("steps")),
+            alone=counts and len(self.params[SAID]) == 1,
+        )

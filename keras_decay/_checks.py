@@ -108,6 +108,16 @@ def min_learning_rate(value: Any, initial_learning_rate: float | None = None) ->
     return real("min_learning_rate", value, must, at_least=0.0, at_most=initial_learning_rate)
 
 
+def patience(value: Any) -> int | tuple[int, ...]:
+    if is_int(value):
+        return integer("patience", value, 1)
+    must = "an int >= 1 or a non-empty sequence of them"
+    entries = sequence("patience", value, must)
+    if not entries:
+        fail("patience", value, must)
+    return tuple(integer(f"patience[{index}]", entry, 1) for index, entry in enumerate(entries))
+
+
 def boolean(name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         fail(name, value, "True or False", TypeError)

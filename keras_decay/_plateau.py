@@ -14,16 +14,11 @@ from keras_decay import _checks, _keras
 from keras_decay._backend import to_number
 from keras_decay._callback import RateCallback
 from keras_decay._config import register
+from keras_decay._doubts import usable_weights
 from keras_decay._hold import renew_step, take_hold
 from keras_decay._memory import PlateauMemory, Record
 from keras_decay._processes import agreed
-from keras_decay._rates import (
-    effective_rate,
-    learning_rates,
-    named_optimizers,
-    schedule_of,
-    warn,
-)
+from keras_decay._rates import learning_rates
 from keras_decay._rule import Memory, Rule
 from keras_decay._writes import Snapshot, Writes, reduction
 
@@ -158,7 +153,7 @@ class PlateauDecay(RateCallback):
         super().__init__()
         self.monitor = _checks.string("monitor", monitor)
         self.factor = _checks.real("factor", factor, "a number in (0, 1)", above=0.0, below=1.0)
-        self.patience = _patience(patience)
+        self.patience = _checks.patience(patience)
         self.mode = _checks.choice("mode", mode, ("auto", "min", "max"))
         self.min_delta = _checks.real("min_delta", min_delta, "a finite number >= 0", at_least=0.0)
         self.relative = _checks.boolean("relative", relative)
@@ -191,9 +186,6 @@ class PlateauDecay(RateCallback):
         self._thread: int | None = None
         """The thread of the `fit` that this is in."""
         self._loaded_before = False
-        self._missed: set[str] | None = None
-        self._left: dict[str, float] = {}
-        """Where the last reduction of this `fit` left the float rates."""
         self._finite: Snapshot | None = None
         """The end of the last finite epoch, or the start of training."""
         self._was_finite = False
@@ -205,7 +197,6 @@ class PlateauDecay(RateCallback):
             "_memory": None,
             "_thread": None,
             "_finite": None,
-            "_missed": None,
         }
 
     @property
@@ -302,7 +293,7 @@ class PlateauDecay(RateCallback):
         self._owned()
         super().on_train_begin(logs)
         self._thread = threading.get_ident()
-        self._missed, self._left, self._was_finite = set(), {}, False
+        self._was_finite = False
         # Keras may not have built its metrics yet; where it has, no epoch is trained in vain.
         if self.monitor.removeprefix("val_") in _keras.metric_directions(self.model):
             self._direction()
@@ -317,39 +308,23 @@ class PlateauDecay(RateCallback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = {} if logs is None else logs
         attached = self._attached()
-        names = sorted(logs)
         super().on_epoch_end(epoch, logs)
         if attached.scales:
             logs[f"learning_rate_scale{self._suffix}"] = attached.memory.scale
-        self._compare_floats()
+        self._doubts.compare_rates(self._optimizer)
         finite = not self.recover or self._all_finite(logs)
-        value = _number(logs[self.monitor]) if self.monitor in logs else math.nan
-        if self.monitor in logs:
-            self._missed = None
-            if self.monitor.startswith("learning_rate"):
-                self._warn_once(
-                    "monitor",
-                    f"`PlateauDecay` monitors `{self.monitor}`, the rate that it changes itself. "
-                    "Pass one of the metrics as `monitor`: "
-                    f"{[name for name in names if not name.startswith('learning_rate')]}.",
-                )
         if self.monitor in logs or not finite:
-            self._observe(value if finite else math.nan, epoch, finite)
+            value = _number(logs[self.monitor]) if finite else math.nan
+            self._observe(value, epoch, finite)
         else:
             self._was_finite = True
             self._commit(attached.record, attached.memory.after(epoch))
-        if self._missed is not None:
-            self._missed.update(names)
-            validated = any(name.startswith("val_") for name in names)
-            # Without validation in this epoch it may still come: `validation_freq=2`.
-            if validated or not self.monitor.startswith("val_"):
-                self._warn_missing()
+        self._doubts.compare_metrics(self.monitor, logs)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._thread = None
         self._finite = None
-        if self._missed:
-            self._warn_missing()
+        self._doubts.compare_all_metrics(self.monitor)
 
     def _observe(self, number: float, epoch: int | None, finite: bool) -> bool:
         """Takes one observation; returns whether it reduced the rate."""
@@ -401,66 +376,20 @@ class PlateauDecay(RateCallback):
             self.model.stop_training = True
         if recovers:
             # First, since an optimizer of a user's own may have its rate among its variables.
-            writes = self._recovery(made is not None) + writes
+            kept = self._finite
+            self._doubts.compare_recovery(kept is not None, self._was_finite, made is not None)
+            writes = (() if kept is None else (kept.restore,)) + writes
         elif made is not None and self.restore_best_weights:
-            weights = self._best_weights(record)
+            weights = usable_weights(record.best_weights, self.model)
             record = replace(record, best_weights=weights)
             writes += () if weights is None else (lambda: self.model.set_weights(weights),)
         self._attached().commit(replace(record, writes=writes))
-        self._left = {
-            name: effective_rate(leaf)
-            for name, leaf in named_optimizers(self._optimizer)
-            if schedule_of(leaf) is None
-        }
+        self._doubts.rates_left(self._optimizer)
         if made is not None and self.verbose:
             at = "" if epoch is None else f"Epoch {epoch + 1}: "
             rates = ", ".join(f"{rate:.6g}" for rate in learning_rates(self._optimizer).values())
             print(f"\n{at}PlateauDecay reduces the learning rate to {rates}.")
         return made is not None
-
-    def _recovery(self, reduced: bool) -> Writes:
-        """What puts back the last finite state, with what there is to say about it."""
-        if self._finite is None:
-            self._warn_once(
-                "nothing kept",
-                "`PlateauDecay` has nothing to go back to: the model or its optimizer had no "
-                "variables yet when training began, or had some that were not finite. Build both "
-                "first: `model.build`, `optimizer.build(model.trainable_variables)`.",
-            )
-            return ()
-        if not self._was_finite:
-            self._warn_once(
-                "start",
-                "`PlateauDecay` goes back to the weights of the start of training, since no epoch "
-                "was finite.",
-            )
-        if not reduced:
-            self._warn_once(
-                "stuck",
-                "`PlateauDecay` goes back to the last finite epoch at the same learning rate, "
-                "which cannot be reduced any more: the same will happen again. Lower "
-                "`min_learning_rate`, or pass `stop_at_minimum=True`.",
-            )
-        return (self._finite.restore,)
-
-    def _best_weights(self, record: Record) -> Sequence[Any] | None:
-        """The best weights, if they are known and are still the model's."""
-        best = record.best_weights
-        if best is None:
-            warn(
-                "`PlateauDecay` has restored no weights, since the best weights are not known: "
-                "no value was finite, or the best one comes from a run without "
-                "`restore_best_weights` or from `load_model`, which does not load them. "
-                "`load_weights` and `BackupAndRestore` do."
-            )
-        elif [each.shape for each in best] != [tuple(each.shape) for each in self.model.weights]:
-            warn(
-                "`PlateauDecay` has restored no weights and forgets the best ones, since their "
-                "number or shapes are no longer the model's: a layer was added, or the model was "
-                "quantized."
-            )
-            best = None
-        return best
 
     def _all_finite(self, logs: dict[str, Any]) -> bool:
         """Whether the metric and the training loss of an epoch are finite, on all processes."""
@@ -468,59 +397,11 @@ class PlateauDecay(RateCallback):
         finite = 0.0 if all(map(math.isfinite, values)) else math.nan
         return math.isfinite(agreed(finite, self._optimizer, self._attached().memory))
 
-    def _compare_floats(self) -> None:
-        """Compares the float rates with where this callback left them."""
-        raised = [
-            name
-            for name, leaf in named_optimizers(self._optimizer)
-            if name in self._left and effective_rate(leaf) > self._left[name]
-        ]
-        if raised:
-            self._warn_once(
-                "raised",
-                "The learning rate stands above where `PlateauDecay` has left it: something else "
-                "sets it, as `LearningRateScheduler` does in every epoch. Give the optimizer a "
-                "schedule instead, such as `keras_decay.EpochSchedule.from_function`, which "
-                "`PlateauDecay` scales.",
-            )
-
     def _begin(self, epoch: int) -> None:
         super()._begin(epoch)
         attached = self._attached()
-        last, restored = attached.memory.epoch, attached.loaded
-        if epoch > 0 and self._steps_before > 0 and attached.memory == Memory():
-            warn(
-                f"Training goes on at epoch {epoch}, but `PlateauDecay` has no memory of the "
-                "epochs before. If the optimizer's weights were loaded from a file: call "
-                "`attach(model)` before `load_weights`, or there is no place for the memory that "
-                "the file holds. (A whole-model file keeps none of a float rate; of "
-                "`PlateauScale(0.1)` it does.)"
-            )
-        if (restored or self._loaded_before) and last is not None:
-            if epoch == last + 2:
-                warn(
-                    f"`PlateauDecay` goes on at epoch {epoch} without the observation of epoch "
-                    f"{last + 1}, which the state that was loaded does not hold. If it was saved "
-                    "at the end of that epoch, put `PlateauDecay` before `BackupAndRestore` and "
-                    "`ModelCheckpoint` in `callbacks`."
-                )
-            elif epoch == last and (epoch > 0 or restored):
-                warn(
-                    f"Epoch {epoch} is trained a second time: the state that was loaded had been "
-                    "saved at its end. If `BackupAndRestore` starts there, the process was "
-                    "killed between the writing of its two files, and with "
-                    "`double_checkpoint=True` the two `.bkp` files in its folder, copied over "
-                    "those without the suffix, are the state before this epoch."
-                )
+        self._doubts.compare_memory(attached, epoch, self._steps_before, self._loaded_before)
         self._loaded_before = attached.loaded = False
-
-    def _warn_missing(self) -> None:
-        warn(
-            f"`PlateauDecay` monitors `{self.monitor}`, which is not among the metrics, so the "
-            f"learning rate is not reduced. The metrics are: {sorted(self._missed or ())}. "
-            "Pass one of them as `monitor`, or `validation_data` to `fit`."
-        )
-        self._missed = None
 
     @property
     def _optimizer(self) -> Any:
@@ -575,18 +456,6 @@ class PlateauDecay(RateCallback):
                 f'mode="max". Received: monitor={self.monitor!r}, mode="auto"'
             )
         return direction
-
-
-def _patience(value: Any) -> int | tuple[int, ...]:
-    if _checks.is_int(value):
-        return _checks.integer("patience", value, 1)
-    must = "an int >= 1 or a non-empty sequence of them"
-    entries = _checks.sequence("patience", value, must)
-    if not entries:
-        _checks.fail("patience", value, must)
-    return tuple(
-        _checks.integer(f"patience[{index}]", entry, 1) for index, entry in enumerate(entries)
-    )
 
 
 def _number(value: Any) -> float:
