@@ -37,8 +37,21 @@ def reduction(
     return (reduced, tuple(writes)) if changed or writes else None
 
 
-class Snapshot:
-    """All that training changes, but for the optimizer's step counters and rates, on the host."""
+class Values:
+    """The values that variables have now, on the host."""
+
+    def __init__(self, variables: list[Any]):
+        self._variables = variables
+        # A copy, since on a CPU the array may be the variable's own memory.
+        self._values = [to_numpy(each).copy() for each in variables]
+
+    def restore(self) -> None:
+        for variable, value in zip(self._variables, self._values, strict=True):
+            variable.assign(value)
+
+
+class Snapshot(Values):
+    """All that training changes, but for the optimizer's step counters and rates."""
 
     def __init__(self, model: Any, optimizer: Any):
         kept = {
@@ -54,12 +67,6 @@ class Snapshot:
             *model.trainable_variables,
             *(each for each in optimizer.variables if id(each) not in kept),
         ]
-        self._variables = [*learnt, *model.non_trainable_variables]
-        # A copy, since on a CPU the array may be the variable's own memory.
-        self._values = [to_numpy(each).copy() for each in self._variables]
+        super().__init__([*learnt, *model.non_trainable_variables])
         # Of what is not learnt, a mask may well be infinite.
         self.finite = all(np.isfinite(value).all() for value in self._values[: len(learnt)])
-
-    def restore(self) -> None:
-        for variable, value in zip(self._variables, self._values, strict=True):
-            variable.assign(value)

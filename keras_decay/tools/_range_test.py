@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import random
-import sys
 import types
 import warnings
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_decay import _checks, _keras
+from keras_decay.tools._kept import attributes_kept, random_states_kept, variables_kept
 from keras_decay.tools._records import Columns
 
 NO_BATCH = "`x` must give at least one batch. Received: data without a batch"
@@ -192,13 +191,13 @@ def find_learning_rate(
         "verbose": 0,
     }
     try:
-        with warnings.catch_warnings(), _random_states_kept(), _attributes_kept(model):
+        with warnings.catch_warnings(), random_states_kept(), attributes_kept(model):
             # Data of unknown length is read to its end, which Keras takes for an accident.
             warnings.filterwarnings("ignore", "Your input ran out of data")
             # Nobody passed it: it is the default of `fit`.
             warnings.filterwarnings("ignore", "`shuffle=True` was passed")
             _build(model, arguments)
-            with _variables_kept(model), trial.rates_set(model):
+            with variables_kept(model), trial.rates_set(model):
                 # Short data is repeated by the epoch, so these are more than enough.
                 arguments["class_weight"] = class_weight
                 model.fit(**arguments, epochs=steps, callbacks=[trial])
@@ -345,72 +344,3 @@ def _build(model: Any, arguments: dict[str, Any]) -> None:
 class _OneBatch(keras.callbacks.Callback):
     def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.model.stop_evaluating = True
-
-
-def _optimizers(model: Any) -> list[Any]:
-    """All that a model has as attributes: a training step of one's own may use several."""
-    attributes = [model.optimizer, *vars(model).values()]
-    found = {id(each): each for each in attributes if isinstance(each, keras.optimizers.Optimizer)}
-    return list(found.values())
-
-
-@contextlib.contextmanager
-def _variables_kept(model: Any) -> Iterator[None]:
-    """All variables have the values that they had, to the bit."""
-    variables = [
-        *model.variables,
-        *model.metrics_variables,
-        *(variable for optimizer in _optimizers(model) for variable in optimizer.variables),
-    ]
-    values = [keras.ops.convert_to_numpy(variable) for variable in variables]
-    try:
-        yield
-    finally:
-        # Metrics that were not built before are not among the variables.
-        model.reset_metrics()
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
-
-
-@contextlib.contextmanager
-def _attributes_kept(model: Any) -> Iterator[None]:
-    """What `fit` sets on a model is what it was, its compiled steps among it."""
-    names = (
-        "train_function",
-        "test_function",
-        "steps_per_execution",
-        "stop_training",
-        "stop_evaluating",
-        "history",
-    )
-    kept = {name: vars(model)[name] for name in names if name in vars(model)}
-    # torch's own switch between training and inference, which `fit` turns for all of them.
-    modes = [(part, part.training) for part in getattr(model, "modules", list)()]
-    try:
-        model.train_function = None
-        model.steps_per_execution = 1
-        with _keras.another_step(model):
-            yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
-        for name in names:
-            if name in kept:
-                setattr(model, name, kept[name])
-            else:  # In old Kerases `del` deletes variables only.
-                vars(model).pop(name, None)
-
-
-@contextlib.contextmanager
-def _random_states_kept() -> Iterator[None]:
-    """Whatever shuffles the next epoch draws what it would have drawn."""
-    state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    torch = sys.modules.get("torch")
-    torch_state = None if torch is None else torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        if torch is not None:
-            torch.set_rng_state(torch_state)
