@@ -81,8 +81,15 @@ def divide(counts: Any, divisor: int) -> Any:
 
 
 def readable(step: Any) -> bool:
-    """Whether reading the tensor costs no wait: a training step of torch on a CPU."""
-    return BACKEND == "torch" and step.device.type == "cpu" and not torch.compiler.is_compiling()
+    """Whether a step is a scalar that costs no wait to read: in a training step of torch on a
+    CPU."""
+    return (
+        BACKEND == "torch"
+        and isinstance(step, torch.Tensor)
+        and step.is_cpu
+        and step.ndim == 0
+        and not torch.compiler.is_compiling()
+    )
 
 
 def to_numpy(tensor: Any) -> Any:

@@ -229,6 +229,8 @@ def compute(formula: Callable[[Any, Any], Any], step: Any) -> Any:
     Returns a float32 tensor with the shape of `step`.
     """
     value = value_of(step)
+    if readable(value):  # First, since it is so in every training step there.
+        return _in_numbers(formula, int(value.item()), step)
     if isinstance(value, (np.generic, np.ndarray)) or not hasattr(value, "dtype"):
         array = np.asarray(value)
         if array.dtype.kind not in "iuf":
@@ -236,8 +238,6 @@ def compute(formula: Callable[[Any, Any], Any], step: Any) -> Any:
         if array.ndim == 0:
             return _in_numbers(formula, int(array), step)
         value = ops.convert_to_tensor(array.clip(max=LAST_STEP).astype(COUNTER), COUNTER)
-    elif readable(value) and not len(value.shape):
-        return _in_numbers(formula, int(to_number(value)), step)
     steps = ops.cast(value, COUNTER)
     if COUNTER == "int32":  # A counter that has wrapped stays at its last step.
         steps = ops.where(steps < 0, _like(LAST_STEP, steps), steps)

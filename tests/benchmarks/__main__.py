@@ -21,6 +21,7 @@ from tests.benchmarks._readme import markdown
 from tests.benchmarks._report import print_tables
 
 BACKENDS = ("tensorflow", "jax", "torch")
+GROUPS = ("steps", "calls", "callback", "program", "import")
 
 
 def main() -> None:
@@ -29,12 +30,17 @@ def main() -> None:
         "--backend", action="append", choices=BACKENDS, help="several times for several backends"
     )
     parser.add_argument(
+        "--group", action="append", choices=GROUPS, help="only these groups of measurements"
+    )
+    parser.add_argument(
         "--json",
         type=Path,
         default=Path(tempfile.gettempdir()) / "keras-decay-benchmarks.json",
         help="where to write everything (%(default)s)",
     )
-    parser.add_argument("--markdown", action="store_true", help="print the table of the README too")
+    parser.add_argument(
+        "--markdown", action="store_true", help="print the table of the guide's page on cost too"
+    )
     parser.add_argument("--quick", action="store_true", help="too few repeats to mean anything")
     arguments = parser.parse_args()
 
@@ -46,7 +52,7 @@ def main() -> None:
 
     results: dict[str, Any] = {"machine": machine(), "backends": {}}
     for name in backends:
-        results["backends"][name] = measured(name, arguments.quick)
+        results["backends"][name] = measured(name, arguments.group or [], arguments.quick)
         arguments.json.write_text(json.dumps(results, indent=1))
     print_tables(results)
     if arguments.markdown:
@@ -55,7 +61,7 @@ def main() -> None:
     print(f"Everything is in {arguments.json}")
 
 
-def measured(backend: str, quick: bool) -> dict[str, Any]:
+def measured(backend: str, groups: list[str], quick: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "measurements.json"
         command = [sys.executable, "-m", "tests.benchmarks._child", str(file)]
@@ -66,7 +72,7 @@ def measured(backend: str, quick: bool) -> dict[str, Any]:
             **os.environ,
         }
         subprocess.run(
-            [*command, *(["--quick"] if quick else [])],
+            [*command, *groups, *(["--quick"] if quick else [])],
             env={**environment, "KERAS_BACKEND": backend},
             check=True,
         )

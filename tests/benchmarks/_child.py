@@ -30,11 +30,11 @@ def main(file: str, quick: bool, only: list[str]) -> None:
     budget = 0.5 if quick else 6.0
     records: list[dict[str, Any]] = []
     groups = {
-        "steps": lambda: steps.run(budget),
+        "steps": lambda: steps.run(3.0 if quick else 120.0),
         "calls": lambda: calls.run(budget),
         "callback": lambda: callback.run(budget),
         "program": program.run,
-        "import": lambda: imports.run(2 if quick else 5),
+        "import": lambda: imports.run(2 if quick else 15),
     }
     for name in only or groups:
         start = time.perf_counter()

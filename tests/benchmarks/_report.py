@@ -21,7 +21,7 @@ def print_tables(results: Results) -> None:
             groups.setdefault(record["group"], []).append((backend, record))
     for group, rows in groups.items():
         table = Table(title=group, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-        for column in ("backend", "", "median", "quartiles", "ratio (quartiles)", "target"):
+        for column in ("backend", "", "median", "95 % of it", "ratio (95 %)", "target"):
             table.add_column(column, overflow="fold")
         shown = None
         for backend, record in rows:
@@ -47,7 +47,7 @@ def _row(record: dict[str, Any]) -> list[str]:
     return [
         record["name"],
         f"{_number(record['median'] * scale)} {unit}",
-        _range(record, scale) if "quartiles" in record else "",
+        _range(record, scale) if "interval" in record else "",
         "\n".join(ratios),
         _target(record),
     ]
@@ -65,7 +65,7 @@ def _target(record: dict[str, Any]) -> str:
 
 
 def _range(record: dict[str, Any], scale: float = 1) -> str:
-    return " to ".join(_number(value * scale) for value in record["quartiles"])
+    return " to ".join(_number(value * scale) for value in record["interval"])
 
 
 def _number(value: float) -> str:

@@ -75,6 +75,11 @@ def _array(budget: float) -> Iterator[dict[str, Any]]:
         interleaved(variants, seconds=budget / 2),
         unit="ms",
         against=_against(variants),
+        targets={
+            name: Target(1.0, peer)
+            for name, peer in subjects.PEERS.items()
+            if {name, peer} <= set(variants)
+        },
     )
 
 
@@ -136,9 +141,9 @@ def _preview(budget: float) -> Iterator[dict[str, Any]]:
         variants[torch_step] = torch_steps
     taken = interleaved(variants, seconds=budget / 2)
     # Ten million steps of the other two would take minutes: a few, times how many there are.
-    taken[keras_call] *= PREVIEW / few
-    if torch_step in taken:
-        taken[torch_step] *= PREVIEW / some
+    for name, counted in ((keras_call, few), (torch_step, some)):
+        if name in taken:
+            taken[name] = [times * (PREVIEW / counted) for times in taken[name]]
     yield from measurements(
         f"The rates of ten million steps (Keras: {few:,} steps, PyTorch: {some:,}, scaled up)",
         taken,

@@ -43,12 +43,12 @@ def run(repeats: int) -> Iterator[dict[str, Any]]:
     yield from measurements(
         "Import",
         {
-            keras: np.array([each["keras"] for each in runs]),
-            ours: np.array([each["ours"] for each in runs]),
+            keras: [np.array([each["keras"] for each in runs])],
+            ours: [np.array([each["ours"] for each in runs])],
         },
         unit="ms",
         against={ours: [keras]},
-        targets={ours: Target(0.02)},
+        targets={ours: Target(0.01)},
     )
     modules = runs[0]["modules"]
     others = [name for name in modules if name.split(".")[0] != "keras_decay"]
