@@ -30,6 +30,7 @@ ONE_FIT = (
     "This `PlateauDecay` is in another `fit` that has not ended. Give each `fit` that runs at the "
     "same time a callback of its own."
 )
+CLAIMING = threading.Lock()
 STATE = ("best", "wait", "cooldown", "scale", "reductions")
 
 
@@ -184,7 +185,8 @@ class PlateauDecay(RateCallback):
         )
         self._memory: PlateauMemory | None = None
         self._thread: int | None = None
-        """The thread of the `fit` that this is in."""
+        """The thread of the `fit` that has this callback."""
+        self._training = False
         self._loaded_before = False
         self._finite: Snapshot | None = None
         """The end of the last finite epoch, or the start of training."""
@@ -196,6 +198,7 @@ class PlateauDecay(RateCallback):
             **super().__getstate__(),
             "_memory": None,
             "_thread": None,
+            "_training": False,
             "_finite": None,
         }
 
@@ -277,22 +280,29 @@ class PlateauDecay(RateCallback):
         return self._reduce(attached.record, None)
 
     def set_model(self, model: Any) -> None:
-        alive = {thread.ident for thread in threading.enumerate()}
-        if self._thread not in (None, threading.get_ident()) and self._thread in alive:
-            raise ValueError(ONE_FIT)
-        self._thread = None
+        self._claim()
         super().set_model(model)
         self.attach(model)
         attached = self._attached()
         # What is loaded from now on, `BackupAndRestore` loads.
         self._loaded_before, attached.loaded = attached.loaded, False
 
+    def _claim(self) -> None:
+        """Makes this the callback of the `fit` in this thread, and of no other until its end."""
+        alive = {thread.ident for thread in threading.enumerate()}
+        with CLAIMING:
+            if self._thread not in (None, threading.get_ident()) and self._thread in alive:
+                raise ValueError(ONE_FIT)
+            self._thread = threading.get_ident()
+        # Still set where a `fit` before was stopped by an error, of which Keras says nothing.
+        self._training = False
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        if self._thread is not None:  # The same one, listed twice.
+        if self._training:  # The same one, listed twice.
             raise ValueError(ONLY_ONE)
         self._owned()
         super().on_train_begin(logs)
-        self._thread = threading.get_ident()
+        self._training = True
         self._was_finite = False
         # Keras may not have built its metrics yet; where it has, no epoch is trained in vain.
         if self.monitor.removeprefix("val_") in _keras.metric_directions(self.model):
@@ -321,8 +331,14 @@ class PlateauDecay(RateCallback):
             self._commit(attached.record, attached.memory.after(epoch))
         self._doubts.compare_metrics(self.monitor, logs)
 
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        if not self._training:  # `evaluate`, and not the validation of a `fit`.
+            self._thread = None
+
+    on_predict_end = on_test_end
+
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        self._thread = None
+        self._thread, self._training = None, False
         self._finite = None
         self._doubts.compare_all_metrics(self.monitor)
 
@@ -349,7 +365,7 @@ class PlateauDecay(RateCallback):
         else:
             self._attached().commit(record)
             reduced = False
-        if finite and self._thread is None:
+        if finite and not self._training:
             # In a loop of one's own nobody says when an epoch begins.
             self._keep()
         return reduced

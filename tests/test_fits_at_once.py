@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import keras
 import numpy as np
 import pytest
-from support import fit, model, new_keras
+from support import data, fit, model, new_keras, number
 
 from keras_decay import PlateauDecay
+from keras_decay._plateau import ONE_FIT
 
 pytestmark = new_keras
 
@@ -53,6 +55,54 @@ def test_a_callback_that_is_in_another_fit_is_an_error_and_does_not_disturb_it()
     np.testing.assert_allclose(logged, [0.1, 0.1, 0.05, 0.025], rtol=1e-6)
     assert np.array_equal(other.get_weights()[0], before[0])
     np.testing.assert_allclose(rates(other, shared), [0.1, 0.1, 0.05, 0.025], rtol=1e-6)
+
+
+class Together(keras.callbacks.Callback):
+    """Lets two `fit`s pass this point together."""
+
+    def __init__(self):
+        super().__init__()
+        self.barrier = threading.Barrier(2)
+
+    def on_train_begin(self, logs=None):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            self.barrier.wait(timeout=0.5)
+
+
+def test_of_two_fits_that_begin_together_one_trains_and_the_other_is_told():
+    """Neither has begun to train when the other takes the callback."""
+    shared, together = plateau(), Together()
+    networks, outcomes = [model(0.1), model(0.1)], []
+    begun = threading.Barrier(2)
+
+    def run(network):
+        begun.wait()
+        try:
+            # Keras calls the callbacks in this order: the first waits before the other begins.
+            outcomes.append((network, rates(network, together, shared)))
+        except ValueError as error:
+            outcomes.append((None, str(error)))
+
+    threads = [threading.Thread(target=run, args=(network,)) for network in networks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (_, message), (network, logged) = sorted(outcomes, key=lambda each: each[0] is not None)
+    assert message == ONE_FIT
+    np.testing.assert_allclose(logged, [0.1, 0.1, 0.05, 0.025], rtol=1e-6)
+    assert number(network.optimizer.learning_rate) == pytest.approx(0.0125)
+
+
+def test_an_evaluation_leaves_the_callback_free_for_another_thread():
+    """`evaluate` takes callbacks too."""
+    shared, network = plateau(), model(0.1)
+    network.evaluate(*data(), verbose=0, callbacks=[shared])
+    outcome = []
+    thread = threading.Thread(target=lambda: outcome.append(rates(network, shared)))
+    thread.start()
+    thread.join()
+    np.testing.assert_allclose(outcome, [[0.1, 0.1, 0.05, 0.025]], rtol=1e-6)
 
 
 def test_each_fit_has_a_callback_of_its_own():
