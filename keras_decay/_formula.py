@@ -23,7 +23,6 @@ from keras_decay._backend import (
     COUNTER,
     LAST_STEP,
     Table,
-    divide,
     rate_tensor,
     readable,
     to_number,
@@ -93,7 +92,7 @@ class Tensors:
 
     @staticmethod
     def floor_divide(step: Any, period: int) -> Any:
-        return divide(step, period) if period <= LAST_STEP else step * 0
+        return step // period if period <= LAST_STEP else step * 0
 
     @staticmethod
     def constant(value: float, step: Any) -> Any:
