@@ -69,15 +69,16 @@ class Table:
 
 
 def readable(step: Any) -> bool:
-    """Whether a step is a scalar that costs no wait to read: in a training step of torch on a
-    CPU."""
-    return (
-        BACKEND == "torch"
-        and isinstance(step, torch.Tensor)
-        and step.is_cpu
-        and step.ndim == 0
-        and not torch.compiler.is_compiling()
-    )
+    """Whether a step is a scalar that costs no wait to read: outside of compiled code, on a CPU,
+    as in every training step of torch there."""
+    if BACKEND == "torch":
+        at_hand = isinstance(step, torch.Tensor) and step.is_cpu
+        return at_hand and step.ndim == 0 and not torch.compiler.is_compiling()
+    if BACKEND == "tensorflow":
+        at_hand = tf.executing_eagerly() and tf.is_tensor(step) and "CPU" in step.device
+        return at_hand and step.shape.rank == 0
+    traced = isinstance(step, jax.core.Tracer) or not isinstance(step, jax.Array)
+    return not traced and step.ndim == 0 and next(iter(step.devices())).platform == "cpu"
 
 
 def to_numpy(tensor: Any) -> Any:

@@ -1,9 +1,9 @@
 """What a schedule's formula is written in: once, for Python's numbers and for tensors.
 
 `Numbers` computes in Python's own numbers, in float64, wherever the step is at hand: in the logs,
-and in a training step of torch on a CPU. `Tensors` has the same operations on tensors, in float32:
-inside a compiled training step, and on accelerators, where reading the step would make the device
-wait for the host.
+outside of compiled code on a CPU, and so in every training step of torch there. `Tensors` has the
+same operations on tensors, in float32: inside a compiled training step, and on accelerators, where
+reading the step would make the device wait for the host.
 """
 
 from __future__ import annotations
@@ -228,8 +228,8 @@ def compute(formula: Callable[[Any, Any], Any], step: Any) -> Any:
     Returns a float32 tensor with the shape of `step`.
     """
     value = value_of(step)
-    if readable(value):  # First, since it is so in every training step there.
-        return _in_numbers(formula, int(value.item()), step)
+    if readable(value):
+        return _in_numbers(formula, int(to_number(value)), step)
     if isinstance(value, (np.generic, np.ndarray)) or not hasattr(value, "dtype"):
         array = np.asarray(value)
         if array.dtype.kind not in "iuf":
@@ -238,7 +238,8 @@ def compute(formula: Callable[[Any, Any], Any], step: Any) -> Any:
             return _in_numbers(formula, int(array), step)
         value = ops.convert_to_tensor(array.clip(max=LAST_STEP).astype(COUNTER), COUNTER)
     steps = ops.cast(value, COUNTER)
-    if COUNTER == "int32":  # A counter that has wrapped stays at its last step.
+    if COUNTER == "int32" and not len(steps.shape):
+        # A counter that has wrapped stays at its last step.
         steps = ops.where(steps < 0, _like(LAST_STEP, steps), steps)
     return formula(steps, Tensors(steps, step))
 

@@ -29,9 +29,11 @@ def take_hold(model: Any, optimizer: Any, min_learning_rate: float) -> PlateauMe
             optimizer.build(model.trainable_variables)
     leaves = _keras.leaf_optimizers(optimizer)
     memory = _memory_of(optimizer, leaves)
-    memory.scales = tuple(
+    scales = tuple(
         _scaled(model, leaf, memory, min_learning_rate) for leaf in leaves if not _is_float(leaf)
     )
+    if scales != memory.scales:  # To set an attribute costs Keras more than a decision does.
+        memory.scales = scales
     if BACKEND == "jax" and memory.scales:
         for each in _keras.all_optimizers(optimizer):
             _keep_out_of_files(each, leaves)

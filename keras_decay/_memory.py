@@ -64,7 +64,8 @@ class PlateauMemory(keras.layers.Layer):
             write()
         for scale in self.scales:
             scale.write()
-        self.record = Record(record.memory, record.best_weights)
+        if record.writes:
+            self.record = Record(record.memory, record.best_weights)
 
     def _counting(self) -> list[Any]:
         return [each for scale in self.scales for each in counting(scale)]

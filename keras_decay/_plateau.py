@@ -234,7 +234,8 @@ class PlateauDecay(RateCallback):
             super().set_model(model)
             self._finite, self._was_finite = None, False
         self._memory = take_hold(model, optimizer, self.min_learning_rate)
-        self._memory.owner = id(self)
+        if self._memory.owner != id(self):
+            self._memory.owner = id(self)
         renew_step(model, optimizer)
         if self._finite is None:
             self._keep()

@@ -189,13 +189,13 @@ class InverseTimeDecay(FormulaSchedule):
         self.name = _checks.string("name", name)
 
     def _rate(self, step: Any, xp: Numbers | Tensors) -> Any:
-        steps_per_epoch = self._known()
+        clock, decay_rate = step, self.decay_rate
         if self.staircase:
-            epochs = xp.floating(xp.floor_divide(step, steps_per_epoch))
+            clock = xp.floor_divide(step, self._known())
         else:
-            epochs = xp.floating(step) / float(steps_per_epoch)
-        rate = self.initial_learning_rate / (1.0 + self.decay_rate * epochs)
-        return xp.maximum(rate, self.min_learning_rate)
+            decay_rate /= self._known()
+        rate = self.initial_learning_rate / (1.0 + decay_rate * xp.floating(clock))
+        return xp.maximum(rate, self.min_learning_rate) if self.min_learning_rate else rate
 
 
 @register
