@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from pathlib import Path
 
 import jax
@@ -21,7 +20,7 @@ from distributed import (
     strict_plateau,
     untaught,
 )
-from processes import emit
+from processes import emit, warnings_are_errors
 from support import (
     BATCH_SIZE,
     STEPS_PER_EPOCH,
@@ -232,7 +231,7 @@ def backup(folder):
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("error", UserWarning)
+    warnings_are_errors()
     if int(os.environ["WORLD_SIZE"]) > 1:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         # As `keras.distribution.initialize` does, which has no argument for the last one.

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 from distributed import MEAN, ONE_NAN, RATES, ROWS, Record, plateau, result
-from processes import emit
+from processes import emit, warnings_are_errors
 from support import BATCH_SIZE, Metric, data, number
 
 from keras_decay import PlateauScale
@@ -239,7 +238,7 @@ def backup(folder):
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("error", UserWarning)
+    warnings_are_errors()
     scenario = {"devices": devices, "workers": workers, "backup": backup, "recover": recover}[
         sys.argv[1]
     ]

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import time
-import warnings
 from datetime import timedelta
 from pathlib import Path
 
 import keras
 import torch
 from distributed import ONE_NAN, RATES, ROWS, Record, plateau, result, strict_plateau, untaught
-from processes import emit
+from processes import emit, warnings_are_errors
 from support import BATCH_SIZE, Metric, data
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
@@ -160,7 +159,7 @@ def backup(folder):
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("error", UserWarning)
+    warnings_are_errors()
     distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
     {"several": several, "backup": backup, "recover": recover}[sys.argv[1]](Path(sys.argv[2]))
     distributed.destroy_process_group()
