@@ -13,7 +13,7 @@ settings.register_profile("ci", deadline=None, derandomize=True, database=None, 
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
-def pytest_configure():
+def pytest_configure(config):
     """Fails the run where tests would skip or quietly use another backend."""
     backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
     os.environ["KERAS_BACKEND"] = backend
@@ -21,6 +21,8 @@ def pytest_configure():
         raise pytest.UsageError(
             f"KERAS_BACKEND must be tensorflow, jax or torch. Received: KERAS_BACKEND={backend}"
         )
+    if distributes(config):
+        return
     try:
         importlib.import_module(backend)
     except ImportError as error:
@@ -38,10 +40,17 @@ def pytest_configure():
         )
 
 
-def pytest_report_header():
+def pytest_report_header(config):
+    if distributes(config):
+        return None
     import keras
 
     return f"keras: {keras.__version__} on {keras.backend.backend()}"
+
+
+def distributes(config):
+    """Whether this process only hands out the tests (`-n`), and need not wait for the imports."""
+    return bool(getattr(config.option, "numprocesses", None))
 
 
 @pytest.fixture(autouse=True)

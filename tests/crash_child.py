@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 from pathlib import Path
 
 import keras
 import numpy as np
+from processes import warnings_are_errors
 from support import STEPS_PER_EPOCH, data, fit, model
 
 from keras_decay import PlateauDecay, StepDecay
@@ -51,7 +51,7 @@ def train(rate, emit, backup=None):
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("error", UserWarning)
+    warnings_are_errors()
     keras.config.disable_traceback_filtering()  # To see whether it failed over its own backup.
     with Path(sys.argv[3]).open("a") as lines:
 

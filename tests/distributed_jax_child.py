@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from pathlib import Path
 
 import jax
@@ -21,7 +20,7 @@ from distributed import (
     strict_plateau,
     untaught,
 )
-from processes import emit
+from processes import emit, warnings_are_errors
 from support import (
     BATCH_SIZE,
     STEPS_PER_EPOCH,
@@ -164,6 +163,7 @@ def devices(folder):
     callbacks = [plateau(restore_best_weights=True)]
     record = train(network(RATES["step"]()), callbacks, values=BEST_SECOND)
     emit({"name": "best weights", **record})
+    emit({"name": "recover", **recover()})
 
 
 class Alone(keras.callbacks.Callback):
@@ -195,6 +195,8 @@ def processes(folder):
     callback = strict_plateau()
     emit({"name": "loop", **loop(network(RATES["step"]()), callback, own)})
 
+    emit({"name": "recover", **recover()})
+
     callback = plateau()
     try:
         train(network(RATES["step"]()), [Alone(callback), callback])
@@ -202,12 +204,10 @@ def processes(folder):
         emit({"name": "one alone", "error": str(error)})
 
 
-def recover(folder):
-    """One process with several devices, or several of them."""
-    keras.distribution.set_distribution(data_parallel())
+def recover():
+    """The metric of one process alone is not finite in one epoch."""
     own = ONE_NAN[jax.process_index() + 2 - jax.process_count()]
-    callback = plateau(recover=True)
-    emit({"name": "recover", **train(network(RATES["step"]()), [callback], values=own)})
+    return train(network(RATES["step"]()), [plateau(recover=True)], values=own)
 
 
 class BackupByTheFirst(keras.callbacks.BackupAndRestore):
@@ -232,7 +232,7 @@ def backup(folder):
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("error", UserWarning)
+    warnings_are_errors()
     if int(os.environ["WORLD_SIZE"]) > 1:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         # As `keras.distribution.initialize` does, which has no argument for the last one.
@@ -242,7 +242,5 @@ if __name__ == "__main__":
             int(os.environ["RANK"]),
             heartbeat_timeout_seconds=10,
         )
-    scenario = {"devices": devices, "processes": processes, "backup": backup, "recover": recover}[
-        sys.argv[1]
-    ]
-    scenario(Path(sys.argv[2]))
+    scenarios = {"devices": devices, "processes": processes, "backup": backup}
+    scenarios[sys.argv[1]](Path(sys.argv[2]))

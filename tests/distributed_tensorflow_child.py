@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 from distributed import MEAN, ONE_NAN, RATES, ROWS, Record, plateau, result
-from processes import emit
+from processes import emit, warnings_are_errors
 from support import BATCH_SIZE, Metric, data, number
 
 from keras_decay import PlateauScale
@@ -135,14 +134,6 @@ def two_devices():
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
-def recover(folder):
-    """The metric is not finite in one epoch."""
-    strategy = two_devices()
-    callback = loss_plateau(recover=True)
-    model = network(RATES["step"], strategy)
-    emit({"name": "recover", **train(model, strategy, [callback], values=ONE_NAN[1])})
-
-
 def devices(folder):
     """One process, two devices. `one.keras` in the folder was trained on one."""
     strategy = two_devices()
@@ -175,6 +166,10 @@ def devices(folder):
 
     callback = loss_plateau(min_delta=1e-4)
     emit({"name": "loop", **loop(network(RATES["step"], strategy), strategy, callback, MEAN)})
+
+    callback = loss_plateau(recover=True)
+    model = network(RATES["step"], strategy)
+    emit({"name": "recover", **train(model, strategy, [callback], values=ONE_NAN[1])})
 
 
 class SecondAlone(keras.callbacks.Callback):
@@ -239,8 +234,6 @@ def backup(folder):
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("error", UserWarning)
-    scenario = {"devices": devices, "workers": workers, "backup": backup, "recover": recover}[
-        sys.argv[1]
-    ]
-    scenario(Path(sys.argv[2]))
+    warnings_are_errors()
+    scenarios = {"devices": devices, "workers": workers, "backup": backup}
+    scenarios[sys.argv[1]](Path(sys.argv[2]))

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import time
-import warnings
 from datetime import timedelta
 from pathlib import Path
 
 import keras
 import torch
 from distributed import ONE_NAN, RATES, ROWS, Record, plateau, result, strict_plateau, untaught
-from processes import emit
+from processes import emit, warnings_are_errors
 from support import BATCH_SIZE, Metric, data
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
@@ -121,6 +120,8 @@ def several(folder):
         callback = strict_plateau()
         record = run(network(RATES["step"]()), callback, own)
         emit({"name": f"{name} by the mean", "best": callback.state["best"], **record})
+    values = ONE_NAN[RANK]  # The metric of the second process alone is not finite in one epoch.
+    emit({"name": "recover", **fit(network(RATES["step"]()), [plateau(recover=True)], values)})
     try:
         fit(network(0.05), [Alone(), plateau()])
     except RuntimeError as error:
@@ -143,12 +144,6 @@ def several(folder):
     os._exit(0)
 
 
-def recover(folder):
-    """The metric of the second process alone is not finite in one epoch."""
-    own = ONE_NAN[RANK]
-    emit({"name": "recover", **fit(network(RATES["step"]()), [plateau(recover=True)], own)})
-
-
 def backup(folder):
     """A run that is to be killed, and then started again. The first process alone writes the
     backup; all restore it."""
@@ -160,7 +155,7 @@ def backup(folder):
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("error", UserWarning)
+    warnings_are_errors()
     distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
-    {"several": several, "backup": backup, "recover": recover}[sys.argv[1]](Path(sys.argv[2]))
+    {"several": several, "backup": backup}[sys.argv[1]](Path(sys.argv[2]))
     distributed.destroy_process_group()

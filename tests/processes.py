@@ -10,9 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
+
+# With a `sitecustomize` in it, which Python runs first.
+FIRST = Path(__file__).with_name("first")
 
 
 class Ended(NamedTuple):
@@ -31,7 +35,20 @@ def emit(record):
         file.write(json.dumps(record) + "\n")
 
 
-def run_together(script, *arguments, count=2, timeout=120, kill=None, cwd=None, **environment):
+def warnings_are_errors():
+    """Those that a user sees, from within one of the processes."""
+    warnings.simplefilter("error", UserWarning)
+    # Of a compilation that another process is just writing down, or was killed at writing.
+    warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry")
+
+
+def environment(**variables):
+    """That of this process, for others that import the tests' modules too."""
+    path = os.pathsep.join([str(FIRST), str(FIRST.parent), *sys.path])
+    return {**os.environ, "PYTHONPATH": path, **variables}
+
+
+def run_together(script, *arguments, count=2, timeout=120, kill=None, cwd=None, **variables):
     """Runs a script in `count` processes and returns how each `Ended`.
 
     Each finds its number, theirs and an address to meet at in the environment, by the names
@@ -42,14 +59,12 @@ def run_together(script, *arguments, count=2, timeout=120, kill=None, cwd=None, 
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         ports = [free_port() for _ in range(count)]
-        shared = {
-            **os.environ,
-            **environment,
-            "WORLD_SIZE": str(count),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(ports[0]),
-            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
-        }
+        shared = environment(
+            **variables,
+            WORLD_SIZE=str(count),
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=str(ports[0]),
+        )
         children, records, outputs, errors = [], [], [], []
         try:
             for rank in range(count):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import random
 import shutil
 import signal
@@ -17,6 +16,7 @@ import keras
 import numpy as np
 import pytest
 from crash_child import EPOCHS, train
+from processes import environment
 from support import fit, model
 
 from keras_decay import PlateauDecay
@@ -44,7 +44,7 @@ def run(arguments, lines, kill_at=None, delay=0.0):
     """Runs the child to its end, or until so many epochs have ended in it, and a moment more."""
     before = lines.read_text().count("\n") if lines.exists() else 0
     child = subprocess.Popen(
-        [sys.executable, CHILD, *arguments], stderr=subprocess.PIPE, text=True, env=os.environ
+        [sys.executable, CHILD, *arguments], stderr=subprocess.PIPE, text=True, env=environment()
     )
     try:
         end = time.monotonic() + TIMEOUT

@@ -175,14 +175,16 @@ def test_a_process_that_changes_its_plateau_alone_is_an_error_on_all(two_process
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_all_recover_together(tmp_path, processes):
+def test_all_recover_together(request, processes):
     """Where the metric of one process alone is not finite; as on one device."""
-    count = {"count": processes, **devices(4 // processes)}
     callback = plateau(recover=True)
     expected = train(network(RATES["step"]()), [callback], values=ONE_NAN[1])
     assert callback.state["reductions"] > 1
-    for records in records_of(CHILD, "recover", tmp_path, **count):
-        assert_same(records["recover"], expected)
+    if processes == 1:
+        assert_same(request.getfixturevalue("four_devices")["recover"], expected)
+    else:
+        for record in request.getfixturevalue("two_processes")["recover"]:
+            assert_same(record, expected)
 
 
 def test_two_processes_that_were_killed_go_on_as_if_they_had_not_been(tmp_path):

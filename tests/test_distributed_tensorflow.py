@@ -155,10 +155,9 @@ def test_two_processes_that_were_killed_go_on_as_if_they_had_not_been(tmp_path):
         assert_same({**expected, **end}, expected)
 
 
-def test_two_devices_recover_as_one_does(tmp_path):
+def test_two_devices_recover_as_one_does(two_devices):
     """The state of the last finite epoch is put back on both."""
     model = network(RATES["step"], ONE_DEVICE)
     callback = loss_plateau(recover=True)
     expected = train(model, ONE_DEVICE, [callback], values=ONE_NAN[1])
-    (records,) = records_of(CHILD, "recover", tmp_path, count=1)
-    assert_same(records["recover"], expected)
+    assert_same(two_devices["recover"], expected)

@@ -96,8 +96,8 @@ def test_two_processes_that_were_killed_go_on_as_if_they_had_not_been(tmp_path):
         assert_same(end, in_one_process("step"))
 
 
-def test_both_recover_together(tmp_path):
+def test_both_recover_together(two_processes):
     """Where the metric of one alone is not finite; as in one process."""
     expected = fit(network(RATES["step"]()), [plateau(recover=True)], ONE_NAN[1])
-    for records in records_of(CHILD, "recover", tmp_path):
-        assert_same(records["recover"], expected)
+    for record in two_processes["recover"]:
+        assert_same(record, expected)

@@ -68,7 +68,7 @@ def test_importing_imports_keras_and_nothing_else():
     """No plotting, no scikit-learn, no backend but the one that Keras runs on."""
     others = {"tensorflow", "jax", "torch"} - {keras.backend.backend()}
     run = subprocess.run(
-        [sys.executable, "-c", IMPORT, "matplotlib", "sklearn", *sorted(others)],
+        [sys.executable, "-c", IMPORT, "matplotlib", "pandas", "sklearn", *sorted(others)],
         capture_output=True,
         text=True,
         check=False,

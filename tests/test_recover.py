@@ -387,7 +387,7 @@ def learn(digits, rate, seed, **arguments):
         x,
         y,
         batch_size=32,
-        epochs=12,
+        epochs=7,
         validation_data=(x_test, y_test),
         callbacks=[plateau],
         verbose=0,
