@@ -17,8 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks._readme import markdown
 from tests.benchmarks._report import print_tables
+from tests.benchmarks._table import markdown
 
 BACKENDS = ("tensorflow", "jax", "torch")
 GROUPS = ("steps", "calls", "callback", "program", "import")

@@ -1,4 +1,4 @@
-"""The table of the README."""
+"""The table of the guide's page on cost."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any
 from tests.benchmarks._names import (
     AGAIN,
     CONSTANT,
+    COSINE,
     EXPONENTIAL,
     INVERSE,
     KERAS_INVERSE,
     MILESTONES,
     PIECEWISE,
+    PLATEAU_COSINE,
     PLATEAU_STEP,
     STEP,
     milestones,
@@ -24,7 +26,7 @@ Records = dict[tuple[str, str], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the README's table: a value, or a ratio, from each of the groups."""
+    """A line of the table: a value, or a ratio, from each of the groups."""
 
     label: str
     name: str
@@ -38,11 +40,13 @@ def _training(size: str) -> list[Line]:
     return [
         Line(f"{start}`StepDecay`", STEP, groups, CONSTANT),
         Line("the same, `PlateauDecay` over `StepDecay`", PLATEAU_STEP, groups, CONSTANT),
-        Line("the same, an equal constant rate (the noise)", AGAIN, groups, CONSTANT),
+        Line("the same, over Keras's `CosineDecay`, of that alone", PLATEAU_COSINE, groups, COSINE),
+        Line("the same, an equal constant rate", AGAIN, groups, CONSTANT),
     ]
 
 
 CALL, EPOCH = ("One eager call, at the optimizer's own step",), ("PlateauDecay, each epoch",)
+ARRAY = ("A call with a tensor of a million steps",)
 MANY = ("One eager call, by the number of milestones",)
 LINES = [
     *_training("medium"),
@@ -51,6 +55,8 @@ LINES = [
     Line("one eager call of `InverseTimeDecay`, of Keras's", INVERSE, CALL, KERAS_INVERSE),
     Line("five milestones, of Keras's `PiecewiseConstantDecay`", MILESTONES, CALL, PIECEWISE),
     Line("1,000 milestones, of two", milestones(1000), MANY, milestones(2)),
+    Line("a million steps in `StepDecay`, of Keras's `ExponentialDecay`", STEP, ARRAY, EXPONENTIAL),
+    Line("a million steps in `InverseTimeDecay`, of Keras's", INVERSE, ARRAY, KERAS_INVERSE),
     Line("a plateau's decision, microseconds", "a decision, over StepDecay", EPOCH),
     Line("one that reduces, microseconds", "a decision to reduce, over StepDecay", EPOCH),
     Line("`import keras_decay`, milliseconds", "import keras_decay after it", ("Import",)),
@@ -59,7 +65,7 @@ GRAPHS = ("TensorFlow graph", "before XLA")
 
 
 def markdown(results: Results, command: str) -> str:
-    """The table of the README."""
+    """The table of the guide's page on cost."""
     backends = {
         backend: {(record["group"], record["name"]): record for record in result["measurements"]}
         for backend, result in results["backends"].items()
@@ -80,7 +86,8 @@ def markdown(results: Results, command: str) -> str:
         versions |= result["versions"]
     listed = ", ".join(f"{name} {version}" for name, version in versions.items())
     about = (
-        "Medians; where there are two, with SGD and with AdamW. "
+        "Ratios by their 95 % intervals, where there are two with SGD and with AdamW; times and "
+        "counts by their medians. "
         f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, "
         f"Python {machine['python']}, {listed}, by `{command}`."
     )
@@ -90,7 +97,9 @@ def markdown(results: Results, command: str) -> str:
 def _cell(line: Line, records: Records) -> str:
     found = [records[group, line.name] for group in line.groups]
     if line.against:
-        return ", ".join(f"{each['ratios'][line.against]['median']:.2f}" for each in found)
+        intervals = [each["ratios"][line.against]["interval"] for each in found]
+        digits = 3 if intervals[0][0] > 0.9 else 2
+        return ", ".join(f"{low:.{digits}f} to {high:.{digits}f}" for low, high in intervals)
     return ", ".join(f"{each['median'] * SCALES[each['unit']]:,.0f}" for each in found)
 
 
