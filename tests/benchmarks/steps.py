@@ -51,6 +51,59 @@ def run(budget: float) -> Iterator[dict[str, Any]]:
         },
         targets={most: Target(1.3, fewest)},
     )
+    if BACKEND == "jax":
+        yield from _own_loop(budget)
+
+
+def _own_loop(budget: float) -> Iterator[dict[str, Any]]:
+    """A training step as in Keras's guide to loops of one's own on JAX."""
+    plateaus = {subjects.STEP: False, f"{subjects.STEP}, again": False, subjects.PLATEAU_STEP: True}
+    bare, again, plateau = plateaus
+    taken = generations(
+        lambda: {name: _jax_by_hand(each) for name, each in plateaus.items()},
+        equal=(again, bare),
+        seconds=budget,
+        block=BLOCK["small"],
+    )
+    yield from measurements(
+        "A loop of one's own, small network, SGD",
+        taken,
+        unit="ms",
+        against={again: [bare], plateau: [bare]},
+        targets={plateau: Target(1.05, bare)},
+    )
+
+
+def _jax_by_hand(plateau: bool) -> Callable[[int], None]:
+    import jax
+
+    model = subjects.network("small", keras.optimizers.SGD(subjects.step_decay()))
+    model.optimizer.build(model.trainable_variables)
+    if plateau:
+        keras_decay.PlateauDecay("loss").attach(model)
+    loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def loss(trainable: Any, others: Any, x: Any, y: Any) -> Any:
+        prediction, others = model.stateless_call(trainable, others, x, training=True)
+        return loss_of(y, prediction), others
+
+    @jax.jit
+    def step(state: Any, x: Any, y: Any) -> Any:
+        trainable, others, own = state
+        (_, others), gradients = jax.value_and_grad(loss, has_aux=True)(trainable, others, x, y)
+        trainable, own = model.optimizer.stateless_apply(own, gradients, trainable)
+        return trainable, others, own
+
+    x, y = map(jax.numpy.asarray, subjects.batch("small"))
+    state = state_of(model)[:3]
+
+    def steps(times: int) -> None:
+        nonlocal state
+        for _ in range(times):
+            state = step(state, x, y)
+        jax.block_until_ready(state)
+
+    return steps
 
 
 def _taken(size: str, optimizer: Any, rates: dict[str, Any], budget: float) -> Taken:
