@@ -68,17 +68,20 @@ class Table:
         return values[index]
 
 
-def readable(step: Any) -> bool:
-    """Whether a step is a scalar that costs no wait to read: outside of compiled code, on a CPU,
-    as in every training step of torch there."""
+def at_hand(step: Any) -> int | None:
+    """A scalar tensor of a step as an int, where it costs no wait to read it: outside of compiled
+    code, on a CPU, as in every training step of torch there."""
     if BACKEND == "torch":
-        at_hand = isinstance(step, torch.Tensor) and step.is_cpu
-        return at_hand and step.ndim == 0 and not torch.compiler.is_compiling()
+        if not isinstance(step, torch.Tensor) or not step.is_cpu or step.ndim:
+            return None
+        return None if torch.compiler.is_compiling() else int(step.item())
     if BACKEND == "tensorflow":
-        at_hand = tf.executing_eagerly() and tf.is_tensor(step) and "CPU" in step.device
-        return at_hand and step.shape.rank == 0
-    traced = isinstance(step, jax.core.Tracer) or not isinstance(step, jax.Array)
-    return not traced and step.ndim == 0 and next(iter(step.devices())).platform == "cpu"
+        if not tf.executing_eagerly() or not tf.is_tensor(step) or step.shape.rank:
+            return None
+        return int(to_number(step)) if "CPU" in step.device else None
+    if not isinstance(step, jax.Array) or isinstance(step, jax.core.Tracer) or step.ndim:
+        return None
+    return int(step.item()) if next(iter(step.devices())).platform == "cpu" else None
 
 
 def to_numpy(tensor: Any) -> Any:

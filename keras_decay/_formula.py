@@ -23,8 +23,8 @@ from keras_decay._backend import (
     COUNTER,
     LAST_STEP,
     Table,
+    at_hand,
     rate_tensor,
-    readable,
     to_number,
     to_numpy,
     value_of,
@@ -228,8 +228,9 @@ def compute(formula: Callable[[Any, Any], Any], step: Any) -> Any:
     Returns a float32 tensor with the shape of `step`.
     """
     value = value_of(step)
-    if readable(value):
-        return _in_numbers(formula, int(to_number(value)), step)
+    number = at_hand(value)
+    if number is not None:
+        return _in_numbers(formula, number, step)
     if isinstance(value, (np.generic, np.ndarray)) or not hasattr(value, "dtype"):
         array = np.asarray(value)
         if array.dtype.kind not in "iuf":
