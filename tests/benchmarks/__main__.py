@@ -69,6 +69,9 @@ def measured(backend: str, groups: list[str], quick: bool) -> dict[str, Any]:
             "TF_CPP_MIN_LOG_LEVEL": "3",
             # On a machine that does other things too, threads of torch wait for each other.
             "OMP_NUM_THREADS": "1",
+            # A step that is made anew is not compiled anew.
+            "JAX_COMPILATION_CACHE_DIR": str(Path(folder) / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             **os.environ,
         }
         subprocess.run(

@@ -30,7 +30,7 @@ def main(file: str, quick: bool, only: list[str]) -> None:
     budget = 0.5 if quick else 6.0
     records: list[dict[str, Any]] = []
     groups = {
-        "steps": lambda: steps.run(3.0 if quick else 60.0),
+        "steps": lambda: steps.run(3.0 if quick else 120.0),
         "calls": lambda: calls.run(budget),
         "callback": lambda: callback.run(budget),
         "program": program.run,
