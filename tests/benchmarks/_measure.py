@@ -5,8 +5,8 @@ of their blocks in the same round: a machine that is slower for a while is so fo
 reported is the median of these ratios with its 95 % confidence interval, which assumes nothing
 about how times are distributed. A training step is made anew several times (`generations`): two
 models that are equal differ, by where their memory lies, for as long as they live, so what counts
-there is the median of each generation. An interval that leaves out 1 is a difference; what a
-target bounds is its upper end.
+there is the median of each generation. An interval that leaves out 1 is a difference. A target is
+met by all of the interval, missed by all of it, or not decided.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ Taken = dict[str, list[np.ndarray]]
 
 @dataclass(frozen=True)
 class Target:
-    """What the upper end of the interval has to stay under: of a ratio to another variant, or of
-    a time in seconds."""
+    """What the interval has to stay under: that of a ratio to another variant, or of a time in
+    seconds."""
 
     at_most: float
     against: str | None = None
@@ -150,10 +150,16 @@ def measurements(
             record["target"] = {
                 "at_most": target.at_most,
                 "against": target.against,
-                "met": value["interval"][1] <= target.at_most,
+                "met": _met(value["interval"], target.at_most),
             }
         records.append(record)
     return records
+
+
+def _met(interval: list[float], at_most: float) -> bool | None:
+    """Whether all of the interval is under the bound; `None` where the bound is within it."""
+    low, high = interval
+    return high <= at_most if high <= at_most or low > at_most else None
 
 
 def count(group: str, name: str, value: int, note: str = "") -> dict[str, Any]:

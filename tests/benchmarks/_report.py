@@ -57,7 +57,7 @@ def _target(record: dict[str, Any]) -> str:
     if "target" not in record:
         return ""
     target = record["target"]
-    met = "met" if target["met"] else "MISSED"
+    met = {True: "met", False: "MISSED", None: "undecided"}[target["met"]]
     if target["against"]:
         return f"at most {target['at_most']}: {met}"
     scale = SCALES[record["unit"]]
