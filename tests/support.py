@@ -73,6 +73,43 @@ def model(learning_rate=0.1, *, optimizer=None, seed=0, metrics=(), **compile_ar
     return network
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class Prediction(keras.losses.Loss):
+    """The prediction itself."""
+
+    def call(self, y, prediction):
+        return prediction
+
+
+def measuring(learning_rate=0.1, *, optimizer=None):
+    """A model of one weight, which each step on inputs of 1 moves by the rate."""
+    layers = [keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")]
+    network = keras.Sequential(layers)
+    network.compile(optimizer or keras.optimizers.SGD(learning_rate), Prediction())
+    return network
+
+
+def weight(network):
+    """The weight of a `measuring` model."""
+    return network.get_weights()[0].item()
+
+
+class Measure(keras.callbacks.Callback):
+    """A metric that stands still, and the rate that the steps of each epoch train at."""
+
+    def __init__(self, steps=1):
+        super().__init__()
+        self.steps = steps
+        self.trained = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.before = weight(self.model)
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["val_loss"] = 1.0
+        self.trained.append((self.before - weight(self.model)) / self.steps)
+
+
 new_keras = pytest.mark.skipif(
     not hasattr(keras.optimizers, "MultiOptimizer"), reason="what old Kerases do otherwise"
 )

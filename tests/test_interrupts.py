@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from support import measuring, weight
 
 import keras_decay
 from keras_decay import PlateauDecay, StepDecay
@@ -49,19 +50,6 @@ class Interrupt:
         return self._line
 
 
-def network(rate):
-    """A model whose weight each step moves by the rate."""
-    model = keras.Sequential(
-        [keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")]
-    )
-    model.compile(keras.optimizers.SGD(rate), lambda y, prediction: keras.ops.mean(prediction))
-    return model
-
-
-def weight(model):
-    return model.get_weights()[0].item()
-
-
 def begin(model, callback):
     """What `fit` does first."""
     callback.set_model(model)
@@ -86,7 +74,7 @@ def test_an_interrupt_at_any_line_of_a_reduction_leaves_nothing_half_done(kind):
     """When the next epoch begins, the rate trained at, the one in the log, the scale and the number
     of reductions say the same, and best weights are restored with it or not at all."""
     make, arguments = KINDS[kind]
-    model = network(make())
+    model = measuring(make())
     untouched = model.get_weights()
 
     def run(interrupt):

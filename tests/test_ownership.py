@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import threading
 
 import keras
 import numpy as np
 import pytest
-from support import BACKEND, STEPS_PER_EPOCH, Around, fit, model, number
+from support import BACKEND, STEPS_PER_EPOCH, Around, fit, has_multi_optimizer, model, number
 
 from keras_decay import LearningRateLogger, PlateauDecay, PlateauScale, StepDecay
 
@@ -42,11 +41,6 @@ def test_compiled_again_under_mixed_precision_the_memory_goes_on(rate):
     finally:
         keras.mixed_precision.set_dtype_policy(policy)
     np.testing.assert_allclose(logged, [0.1, 0.1, 0.05, 0.025, 0.0125, 0.00625], rtol=1e-6)
-
-
-has_multi_optimizer = pytest.mark.skipif(
-    not hasattr(keras.optimizers, "MultiOptimizer"), reason="this Keras has no MultiOptimizer"
-)
 
 
 def two(bias_rate, kernel_rate):
@@ -165,60 +159,6 @@ def test_a_copy_of_a_subclass_keeps_what_is_its_own(copied):
     assert (duplicate.note, duplicate.patience) == ("mine", 2)
     with pytest.raises(RuntimeError, match="has no optimizer yet"):
         _ = duplicate.state
-
-
-def test_the_same_callback_listed_twice_is_an_error():
-    """It would count every observation twice."""
-    callback = plateau()
-    with pytest.raises(ValueError, match="can have only one `PlateauDecay`"):
-        rates(model(0.1), callback, callback)
-
-
-def test_two_callbacks_on_one_optimizer_are_an_error():
-    """As above."""
-    with pytest.raises(ValueError, match="can have only one `PlateauDecay`"):
-        rates(model(0.1), plateau(), plateau())
-
-
-def test_one_callback_in_two_fits_at_once_is_an_error():
-    """Each needs one of its own; after the first one has ended, it may serve the second."""
-    callback, errors = plateau(), []
-
-    class FitInAThread(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            def other_fit():
-                try:
-                    callback.set_model(other)
-                except ValueError as error:
-                    errors.append(str(error))
-
-            thread = threading.Thread(target=other_fit)
-            thread.start()
-            thread.join()
-
-    network, other = model(0.1), model(0.1)
-    rates(network, callback, FitInAThread(), epochs=1)
-    (message,) = errors
-    assert message.startswith("This `PlateauDecay` is in another `fit` that has not ended.")
-    callback.set_model(other)
-
-
-@pytest.mark.parametrize("value", ["foo", None, [1.0, 2.0], 1j, True])
-def test_a_value_that_is_no_number_is_an_error(value):
-    """In the form of all others."""
-    callback = plateau(mode="min")
-    callback.attach(model(0.1))
-    with pytest.raises(TypeError, match=r"`value` must be a number, or a scalar.*Received: value="):
-        callback.update(value)
-
-
-@pytest.mark.parametrize(("epoch", "error"), [("a", TypeError), (-1, ValueError)])
-def test_an_epoch_that_is_none_is_an_error(epoch, error):
-    """An int from 0 on."""
-    callback = plateau(mode="min")
-    callback.attach(model(0.1))
-    with pytest.raises(error, match=r"`epoch` must be an int >= 0. Received: epoch="):
-        callback.update(1.0, epoch=epoch)
 
 
 def test_best_weights_that_are_no_longer_the_models_are_dropped_with_a_warning():

@@ -158,6 +158,7 @@ PLATEAUS = {
 }
 
 
+@pytest.mark.any_keras
 @pytest.mark.parametrize("values", [FALLING_THEN_FLAT, JAGGED], ids=["flat", "jagged"])
 @pytest.mark.parametrize("arguments", PLATEAUS.values(), ids=PLATEAUS)
 @pytest.mark.parametrize("learning_rate", RATES.values(), ids=RATES)

@@ -5,39 +5,9 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from support import BACKEND, Around, new_keras
+from support import BACKEND, Around, Measure, measuring
 
 from keras_decay import LearningRateLogger, PlateauDecay, PlateauScale, StepDecay
-
-pytestmark = new_keras
-
-
-class Measure(keras.callbacks.Callback):
-    """A metric that stands still, and the rate that each epoch of one step trains at."""
-
-    def __init__(self):
-        super().__init__()
-        self.trained = []
-
-    def weight(self):
-        return self.model.get_weights()[0].item()
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.before = self.weight()
-
-    def on_epoch_end(self, epoch, logs=None):
-        logs["val_loss"] = 1.0
-        self.trained.append(self.before - self.weight())
-
-
-def network(rate=0.1, optimizer=None):
-    """A model whose weight moves by the rate in each step."""
-    model = keras.Sequential(
-        [keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")]
-    )
-    optimizer = optimizer or keras.optimizers.SGD(rate)
-    model.compile(optimizer, lambda y, prediction: keras.ops.mean(prediction))
-    return model
 
 
 def plateau(**arguments):
@@ -57,7 +27,7 @@ def assert_trains_at(expected, model, callback, epochs=3):
 
 def test_a_scale_that_is_set_takes_on_the_memory_of_the_optimizer():
     """Also one that was there before: the plateau has not changed the user's own."""
-    model, one, other = network(), PlateauScale(0.4), PlateauScale(0.8)
+    model, one, other = measuring(), PlateauScale(0.4), PlateauScale(0.8)
     assert_trains_at([0.1, 0.1, 0.05], model, plateau())
     # The reduction at the end of each epoch, of three epochs before, and of six, and of nine.
     for number, (scale, base) in enumerate(((one, 0.4), (other, 0.8), (one, 0.4))):
@@ -68,7 +38,7 @@ def test_a_scale_that_is_set_takes_on_the_memory_of_the_optimizer():
 
 def test_a_scale_that_is_set_is_bare_until_a_plateau_comes():
     """The step that was compiled for the one before is not the one that trains."""
-    model = network(PlateauScale(0.1))
+    model = measuring(PlateauScale(0.1))
     assert_trains_at([0.1, 0.1, 0.05], model, plateau())
     model.optimizer.learning_rate = StepDecay(0.4, 0.5, 100, steps_per_epoch=1)
     assert_trains_at([0.4] * 3, model, LearningRateLogger())
@@ -77,7 +47,7 @@ def test_a_scale_that_is_set_is_bare_until_a_plateau_comes():
 
 def test_a_schedule_that_is_set_over_a_float_is_what_trains():
     """Keras allows it; the other way round is a `TypeError` of Keras's own."""
-    model = network(0.1)
+    model = measuring(0.1)
     assert_trains_at([0.1] * 3, model, LearningRateLogger())
     model.optimizer.learning_rate = StepDecay(0.4, 0.5, 100, steps_per_epoch=1)
     assert_trains_at([0.4, 0.4, 0.2], model, plateau())
@@ -86,5 +56,5 @@ def test_a_schedule_that_is_set_over_a_float_is_what_trains():
 @pytest.mark.skipif(BACKEND == "jax", reason="there such a one does not train in Keras either")
 def test_a_rate_that_is_forwarded_is_what_trains():
     """Not that of the optimizer around it, which no step uses."""
-    model = network(optimizer=Around(keras.optimizers.SGD(0.1)))
+    model = measuring(optimizer=Around(keras.optimizers.SGD(0.1)))
     assert_trains_at([0.1, 0.1, 0.05, 0.025], model, plateau(), epochs=4)

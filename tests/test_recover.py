@@ -394,6 +394,7 @@ def learn(digits, rate, seed, **arguments):
     ).history
 
 
+@pytest.mark.any_keras
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.filterwarnings("ignore:`PlateauDecay` goes back to the weights of the start")
 @pytest.mark.parametrize("rate", [lambda: 10.0, lambda: EpochSchedule([0.1] * 4 + [10.0])])

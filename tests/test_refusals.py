@@ -5,21 +5,29 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from support import data, model, new_keras
+from support import data, model
 
 from keras_decay import PlateauDecay, StepDecay, rehearse
 
-pytestmark = new_keras
 
-
-@pytest.mark.parametrize("value", ["foo", None, [1.0, 2.0], 1j, {"loss": 1.0}])
+@pytest.mark.parametrize("value", ["foo", None, [1.0, 2.0], 1j, True, {"loss": 1.0}])
 def test_a_value_that_is_no_number(value):
     """Whatever it is, the error shows it."""
     callback = PlateauDecay(mode="min")
     callback.attach(model(0.1))
-    with pytest.raises(TypeError, match=r"^`value` must be .*Received: value="):
+    must = r"^`value` must be a number, or a scalar.*Received: value="
+    with pytest.raises(TypeError, match=must):
         callback.update(value)
     assert callback.state["best"] is None
+
+
+@pytest.mark.parametrize(("epoch", "error"), [("a", TypeError), (-1, ValueError)])
+def test_an_epoch_that_is_none(epoch, error):
+    """An int from 0 on."""
+    callback = PlateauDecay(mode="min")
+    callback.attach(model(0.1))
+    with pytest.raises(error, match=r"`epoch` must be an int >= 0. Received: epoch="):
+        callback.update(1.0, epoch=epoch)
 
 
 @pytest.mark.parametrize(

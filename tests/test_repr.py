@@ -18,6 +18,8 @@ from keras_decay import (
     StepDecay,
 )
 
+pytestmark = pytest.mark.any_keras
+
 TOLD = {"steps_per_epoch": 10}
 MADE = [
     StepDecay(0.1),

@@ -16,6 +16,8 @@ from support import BACKEND, number
 from keras_decay import PlateauDecay, PlateauScale
 from keras_decay._rule import Memory, Rule
 
+pytestmark = pytest.mark.any_keras
+
 # Multiples of 1/8 are exact in every float type, so no peer decides by its rounding.
 eighths = st.integers(-40, 40).map(lambda n: n / 8)
 positive_eighths = st.integers(1, 80).map(lambda n: n / 8)
