@@ -86,7 +86,7 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": cpu(),
         "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": platform.system(),
         "python": platform.python_version(),
     }
 
