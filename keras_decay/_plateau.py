@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -282,8 +283,9 @@ class PlateauDecay(RateCallback):
 
     def set_model(self, model: Any) -> None:
         self._claim()
-        super().set_model(model)
-        self.attach(model)
+        with self._free_after_an_error():
+            super().set_model(model)
+            self.attach(model)
         attached = self._attached()
         # What is loaded from now on, `BackupAndRestore` loads.
         self._loaded_before, attached.loaded = attached.loaded, False
@@ -298,11 +300,21 @@ class PlateauDecay(RateCallback):
         # Still set where a `fit` before was stopped by an error, of which Keras says nothing.
         self._training = False
 
+    @contextlib.contextmanager
+    def _free_after_an_error(self) -> Iterator[None]:
+        """A `fit` that this refuses has not got it."""
+        try:
+            yield
+        except BaseException:
+            self._thread, self._training = None, False
+            raise
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        if self._training:  # The same one, listed twice.
-            raise ValueError(ONLY_ONE)
-        self._owned()
-        super().on_train_begin(logs)
+        with self._free_after_an_error():
+            if self._training:  # The same one, listed twice.
+                raise ValueError(ONLY_ONE)
+            self._owned()
+            super().on_train_begin(logs)
         self._training = True
         self._was_finite = False
         # Keras may not have built its metrics yet; where it has, no epoch is trained in vain.

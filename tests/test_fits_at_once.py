@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support import data, fit, model, number
 
-from keras_decay import PlateauDecay
+from keras_decay import PlateauDecay, StepDecay
 from keras_decay._plateau import ONE_FIT
 
 
@@ -98,6 +98,36 @@ def test_an_evaluation_leaves_the_callback_free_for_another_thread():
     network.evaluate(*data(), verbose=0, callbacks=[shared])
     outcome = []
     thread = threading.Thread(target=lambda: outcome.append(rates(network, shared)))
+    thread.start()
+    thread.join()
+    np.testing.assert_allclose(outcome, [[0.1, 0.1, 0.05, 0.025]], rtol=1e-6)
+
+
+def batches():
+    """Data of a length that `fit` does not know."""
+    x, y = data()
+    yield from [(x, y)] * 2
+
+
+def unknown_length(shared):
+    model(StepDecay(0.1)).fit(batches(), shuffle=False, verbose=0, callbacks=[shared])
+
+
+@pytest.mark.parametrize(
+    ("refused", "message"),
+    [
+        (lambda shared: shared.set_model(keras.Sequential()), "needs a model with an optimizer"),
+        (unknown_length, "is to learn from `fit`"),
+        (lambda shared: rates(model(0.1), shared, shared), "can have only one"),
+    ],
+    ids=["no optimizer", "no steps", "twice"],
+)
+def test_a_fit_that_the_callback_refuses_leaves_it_free_for_another_thread(refused, message):
+    """However far it had come."""
+    shared, outcome = plateau(), []
+    with pytest.raises(ValueError, match=message):
+        refused(shared)
+    thread = threading.Thread(target=lambda: outcome.append(rates(model(0.1), shared)))
     thread.start()
     thread.join()
     np.testing.assert_allclose(outcome, [[0.1, 0.1, 0.05, 0.025]], rtol=1e-6)
