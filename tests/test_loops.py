@@ -128,3 +128,14 @@ def test_a_plateau_of_batches_reduces_in_the_middle_of_an_epoch(rate):
     # Reduced after the third and the fifth step.
     moved = 3 * 0.5 + 2 * 0.25 + 0.125
     assert network.get_weights()[0].item() == pytest.approx(-moved, rel=1e-6)
+
+
+def test_update_reduces_a_schedule_that_was_set_since_attach():
+    """It is taken hold of then."""
+    network = model(0.1)
+    plateau = PlateauDecay(factor=0.5, patience=1, mode="min")
+    plateau.attach(network)
+    plateau.update(1.0)
+    network.optimizer.learning_rate = StepDecay(0.2, 0.5, 1, steps_per_epoch=10)
+    assert plateau.update(1.0)
+    assert number(network.optimizer.learning_rate) == pytest.approx(0.1)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from support import BATCH_SIZE, STEPS_PER_EPOCH, Metric, data, fit, number
+from support import BATCH_SIZE, STEPS_PER_EPOCH, Around, Metric, data, fit, model, number
 
 from keras_decay import EpochSchedule, LearningRateLogger, PlateauDecay, PlateauScale, StepDecay
 
@@ -387,7 +387,7 @@ def learn(digits, rate, seed, **arguments):
         x,
         y,
         batch_size=32,
-        epochs=7,
+        epochs=12,
         validation_data=(x_test, y_test),
         callbacks=[plateau],
         verbose=0,
@@ -405,3 +405,21 @@ def test_a_real_divergence_ends_well(digits, rate, seed):
     assert math.isfinite(history["loss"][-1])
     assert math.isfinite(history["val_loss"][-1])
     assert history["val_accuracy"][-1] > 0.9
+
+
+class Showing(Around):
+    """One whose rate, a float, is among its variables."""
+
+    @property
+    def variables(self):
+        return [*super().variables, *self.inner.variables]
+
+
+def test_the_reduction_outlives_the_state_that_is_put_back():
+    """Though the rate of that state is put back with it."""
+    network = model(optimizer=Showing(keras.optimizers.SGD(0.1)))
+    plateau = PlateauDecay(factor=0.5, mode="min", recover=True)
+    plateau.attach(network)
+    plateau.update(1.0)
+    assert plateau.update(NAN)
+    assert number(network.optimizer.learning_rate) == pytest.approx(0.05)
