@@ -170,6 +170,6 @@ def count(group: str, name: str, value: int, note: str = "") -> dict[str, Any]:
 def _spread(values: np.ndarray) -> dict[str, Any]:
     ordered, count = np.sort(values), len(values)
     # The number of values below the median of what they are drawn from is binomial.
-    low = int((count - 1.96 * count**0.5) / 2)
-    interval = ordered[[max(low, 0), min(count - 1 - low, count - 1)]]
+    low = max(int((count - 1) / 2 - 0.98 * count**0.5), 0)
+    interval = ordered[[low, count - 1 - low]]
     return {"median": float(np.median(values)), "interval": interval.tolist()}

@@ -15,6 +15,7 @@ from tests.benchmarks import _names as names
 from tests.benchmarks import _subjects as subjects
 from tests.benchmarks._measure import Taken, Target, generations, measurements
 from tests.benchmarks._subjects import BACKEND
+from tests.support import jax_step
 
 AT_MOST = {"small": 1.02, "medium": 1.01}
 MILESTONES = (2, 1000)
@@ -81,19 +82,7 @@ def _jax_by_hand(plateau: bool) -> Callable[[int], None]:
     model.optimizer.build(model.trainable_variables)
     if plateau:
         keras_decay.PlateauDecay("loss").attach(model)
-    loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-    def loss(trainable: Any, others: Any, x: Any, y: Any) -> Any:
-        prediction, others = model.stateless_call(trainable, others, x, training=True)
-        return loss_of(y, prediction), others
-
-    @jax.jit
-    def step(state: Any, x: Any, y: Any) -> Any:
-        trainable, others, own = state
-        (_, others), gradients = jax.value_and_grad(loss, has_aux=True)(trainable, others, x, y)
-        trainable, own = model.optimizer.stateless_apply(own, gradients, trainable)
-        return trainable, others, own
-
+    step, _ = jax_step(model, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     x, y = map(jax.numpy.asarray, subjects.batch("small"))
     state = state_of(model)[:3]
 
