@@ -41,6 +41,12 @@ def main() -> None:
     parser.add_argument(
         "--markdown", action="store_true", help="print the table of the guide's page on cost too"
     )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=120.0,
+        help="how long to look at each group of training steps, at most (%(default)g)",
+    )
     parser.add_argument("--quick", action="store_true", help="too few repeats to mean anything")
     arguments = parser.parse_args()
 
@@ -51,8 +57,11 @@ def main() -> None:
         parser.error(f"not installed: {', '.join(missing or BACKENDS)}")
 
     results: dict[str, Any] = {"machine": machine(), "backends": {}}
+    wanted = [*(arguments.group or []), f"--seconds={arguments.seconds}"]
+    if arguments.quick:
+        wanted.append("--quick")
     for name in backends:
-        results["backends"][name] = measured(name, arguments.group or [], arguments.quick)
+        results["backends"][name] = measured(name, wanted)
         arguments.json.write_text(json.dumps(results, indent=1))
     print_tables(results)
     if arguments.markdown:
@@ -61,10 +70,10 @@ def main() -> None:
     print(f"Everything is in {arguments.json}")
 
 
-def measured(backend: str, groups: list[str], quick: bool) -> dict[str, Any]:
+def measured(backend: str, wanted: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "measurements.json"
-        command = [sys.executable, "-m", "tests.benchmarks._child", str(file)]
+        command = [sys.executable, "-m", "tests.benchmarks._child", str(file), *wanted]
         environment = {
             "TF_CPP_MIN_LOG_LEVEL": "3",
             # On a machine that does other things too, threads of torch wait for each other.
@@ -74,11 +83,7 @@ def measured(backend: str, groups: list[str], quick: bool) -> dict[str, Any]:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             **os.environ,
         }
-        subprocess.run(
-            [*command, *groups, *(["--quick"] if quick else [])],
-            env={**environment, "KERAS_BACKEND": backend},
-            check=True,
-        )
+        subprocess.run(command, env={**environment, "KERAS_BACKEND": backend}, check=True)
         return json.loads(file.read_text())
 
 

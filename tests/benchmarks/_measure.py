@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 
 LEAST_ROUNDS = 7
@@ -117,10 +118,27 @@ def repeated(function: Callable[[], Any]) -> Callable[[int], Any]:
     def run(times: int) -> None:
         for _ in range(times):
             result = function()
-        if hasattr(result, "block_until_ready"):
-            result.block_until_ready()
+        wait_for(result)
 
     return run
+
+
+def wait_for(result: Any) -> None:
+    """Until a device has done what it was asked for, this result last."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.test.experimental.sync_devices()
+    elif backend == "jax":
+        import jax
+
+        jax.block_until_ready(result)
+    else:
+        import torch
+
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()
 
 
 def measurements(

@@ -82,6 +82,7 @@ def markdown(results: Results, command: str) -> str:
     lines = [f"| {' | '.join(row)} |" for row in rows]
     machine = results["machine"]
     versions = {}
+    devices = {result["device"] for result in results["backends"].values()}
     for result in results["backends"].values():
         versions |= result["versions"]
     listed = ", ".join(f"{name} {version}" for name, version in versions.items())
@@ -89,7 +90,7 @@ def markdown(results: Results, command: str) -> str:
         "Ratios by their 95 % intervals, where there are two with SGD and with AdamW; times and "
         "counts by their medians. "
         f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, "
-        f"Python {machine['python']}, {listed}, by `{command}`."
+        f"Python {machine['python']}, {listed}, {' and '.join(sorted(devices))}, by `{command}`."
     )
     return "\n".join([*lines, "", about])
 

