@@ -39,38 +39,88 @@ class Table:
     def __init__(self, values: Any, dtype: str = "float32"):
         self.values = np.asarray(values)
         self.numbers = self.values.tolist()
+        self._dtype = dtype
         self._tensor: Any = self.values.astype(dtype)
         if BACKEND == "torch":
-            self._tensor = torch.from_numpy(self._tensor)
+            # Where Keras puts the step counter: a table that is moved later is to torch's compiler
+            # another one.
+            self._tensor = ops.convert_to_tensor(self._tensor)
 
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def tensor(self, like: Any) -> Any:
-        """The values as a tensor on the device of `like`."""
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without the tensor, since the next machine may lack its device.
+        return Table, (self.values, self._dtype)
+
+    def _on_device_of(self, index: Any) -> Any:
         # torch runs this in every step, so the table stays on the device it was moved to.
         # TensorFlow and JAX trace it once, and a tensor must not outlive its trace.
         if BACKEND != "torch":
-            return ops.convert_to_tensor(self._tensor, self._tensor.dtype.name)
-        if self._tensor.device != like.device:
-            self._tensor = self._tensor.to(like.device)
+            return ops.convert_to_tensor(self._tensor, self._dtype)
+        if self._tensor.device != index.device:
+            self._tensor = self._tensor.to(index.device)
         return self._tensor
 
     def take(self, index: Any) -> Any:
         """The values at indices that are all within the table."""
-        values = self.tensor(like=index)
+        values = self._on_device_of(index)
         # `ops.take` looks for negative indices first: four operations more, each of which is one
         # in a step where nothing fuses them.
         if BACKEND == "tensorflow":
             return tf.gather(values, index)
-        if BACKEND == "torch":  # (`torch.take` of one index is nothing that its compiler lowers.)
-            return torch.index_select(values, 0, index.reshape(-1)).reshape(index.shape)
-        return values[index]
+        if BACKEND == "jax":
+            return jax.numpy.take(values, index, mode="clip")
+        # (`torch.take` of one index is nothing that its compiler lowers.)
+        return torch.index_select(values, 0, index.reshape(-1)).reshape(index.shape)
+
+    def count_reached(self, number: Any) -> Any:
+        """How many values of an increasing table are at or below the numbers."""
+        values = self._on_device_of(number)
+        if BACKEND == "torch":
+            return torch.bucketize(number, values, out_int32=True, right=True)
+        return ops.sum(ops.cast(ops.expand_dims(number, -1) >= values, COUNTER), axis=-1)
+
+
+if BACKEND == "torch":
+    # With numbers as they are: Keras's operations first make tensors of them, one copy to an
+    # accelerator each, in every step.
+    where = torch.where
+
+    def constant(value: float, step: Any) -> Any:
+        return torch.full_like(step, value, dtype=torch.float32)
+
+    def maximum(tensor: Any, bound: Any) -> Any:
+        return torch.clamp(tensor, min=bound)
+
+    def minimum(tensor: Any, bound: Any) -> Any:
+        return torch.clamp(tensor, max=bound)
+
+else:
+
+    def constant(value: float, step: Any) -> Any:
+        return ops.broadcast_to(ops.convert_to_tensor(value, "float32"), ops.shape(step))
+
+    def where(condition: Any, then: Any, otherwise: Any) -> Any:
+        return ops.where(condition, _like(then, otherwise), otherwise)
+
+    def maximum(tensor: Any, bound: Any) -> Any:
+        return ops.maximum(tensor, _like(bound, tensor))
+
+    def minimum(tensor: Any, bound: Any) -> Any:
+        return ops.minimum(tensor, _like(bound, tensor))
+
+    def _like(number: Any, tensor: Any) -> Any:
+        # Keras converts a bare number through `floatx`: on JAX even an int beside an int tensor.
+        if isinstance(number, (int, float)):
+            return ops.convert_to_tensor(number, keras.backend.standardize_dtype(tensor.dtype))
+        return number
 
 
 def at_hand(step: Any) -> int | None:
-    """A scalar tensor of a step as an int, where it costs no wait to read it: outside of compiled
-    code, on a CPU, as in every training step of torch there."""
+    """A scalar tensor of a step as an int, where it is faster to read it than to compute with it:
+    outside of compiled code and, where a training step can be that, on a CPU only, since an
+    accelerator would have to wait."""
     if BACKEND == "torch":
         if not isinstance(step, torch.Tensor) or not step.is_cpu or step.ndim:
             return None
@@ -81,7 +131,7 @@ def at_hand(step: Any) -> int | None:
         return int(to_number(step)) if "CPU" in step.device else None
     if not isinstance(step, jax.Array) or isinstance(step, jax.core.Tracer) or step.ndim:
         return None
-    return int(step.item()) if next(iter(step.devices())).platform == "cpu" else None
+    return int(step.item())  # No training step: what is to be logged is read anyway.
 
 
 def to_numpy(tensor: Any) -> Any:

@@ -1,9 +1,9 @@
 """What a schedule's formula is written in: once, for Python's numbers and for tensors.
 
 `Numbers` computes in Python's own numbers, in float64, wherever the step is at hand: in the logs,
-outside of compiled code on a CPU, and so in every training step of torch there. `Tensors` has the
-same operations on tensors, in float32: inside a compiled training step, and on accelerators, where
-reading the step would make the device wait for the host.
+outside of compiled code, and so in every training step of torch on a CPU. `Tensors` has the same
+operations on tensors, in float32: inside a compiled training step, and in one of torch on an
+accelerator, where reading the step would make the device wait for the host.
 """
 
 from __future__ import annotations
@@ -24,10 +24,14 @@ from keras_decay._backend import (
     LAST_STEP,
     Table,
     at_hand,
+    constant,
+    maximum,
+    minimum,
     rate_tensor,
     to_number,
     to_numpy,
     value_of,
+    where,
 )
 from keras_decay._config import Configured, LearningRateSchedule
 
@@ -76,32 +80,22 @@ class Numbers:
 class Tensors:
     """The same operations on tensors: float32, traceable."""
 
-    where = staticmethod(ops.where)
+    constant = staticmethod(constant)
+    where = staticmethod(where)
+    maximum = staticmethod(maximum)
+    minimum = staticmethod(minimum)
 
     def __init__(self, step: Any, clock: Any):
         self.step = step
         self.clock = clock
 
     @staticmethod
-    def maximum(number: Any, bound: Any) -> Any:
-        return ops.maximum(number, _like(bound, number))
-
-    @staticmethod
-    def minimum(number: Any, bound: Any) -> Any:
-        return ops.minimum(number, _like(bound, number))
-
-    @staticmethod
     def floor_divide(step: Any, period: int) -> Any:
         return step // period if period <= LAST_STEP else step * 0
 
     @staticmethod
-    def constant(value: float, step: Any) -> Any:
-        return ops.broadcast_to(ops.convert_to_tensor(value, "float32"), ops.shape(step))
-
-    @staticmethod
     def count_reached(boundaries: Table, step: Any) -> Any:
-        reached = ops.expand_dims(step, -1) >= boundaries.tensor(like=step)
-        return ops.sum(ops.cast(reached, COUNTER), axis=-1)
+        return boundaries.count_reached(step)
 
     @staticmethod
     def floating(number: Any) -> Any:
@@ -241,7 +235,7 @@ def compute(formula: Callable[[Any, Any], Any], step: Any) -> Any:
     steps = ops.cast(value, COUNTER)
     if COUNTER == "int32" and not len(steps.shape):
         # A counter that has wrapped stays at its last step.
-        steps = ops.where(steps < 0, _like(LAST_STEP, steps), steps)
+        steps = where(steps < 0, LAST_STEP, steps)
     return formula(steps, Tensors(steps, step))
 
 
@@ -268,14 +262,6 @@ def _float32(rate: Any) -> Any:
     if isinstance(rate, (int, float)):
         return ops.convert_to_tensor(rate, "float32")
     return ops.cast(rate, "float32")
-
-
-def _like(number: Any, tensor: Any) -> Any:
-    """A Python number as a tensor of the same dtype."""
-    # Keras converts a bare number through `floatx`: on JAX even an int beside an int tensor.
-    if isinstance(number, (int, float)):
-        return ops.convert_to_tensor(number, keras.backend.standardize_dtype(tensor.dtype))
-    return number
 
 
 def check_schedule(name: str, value: Any) -> Any:

@@ -73,11 +73,16 @@ def random_states_kept() -> Iterator[None]:
     """Whatever shuffles the next epoch draws what it would have drawn."""
     state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     torch = sys.modules.get("torch")
-    torch_state = None if torch is None else torch.get_rng_state()
     try:
-        yield
+        with contextlib.nullcontext() if torch is None else _torch_states_kept(torch):
+            yield
     finally:
         random.setstate(state)
         np.random.set_state(numpy_state)  # noqa: NPY002
-        if torch is not None:
-            torch.set_rng_state(torch_state)
+
+
+def _torch_states_kept(torch: Any) -> Any:
+    # Dropout on an accelerator draws from a generator of that one's; to ask one that nobody has
+    # used yet would start it.
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    return torch.random.fork_rng(devices, device_type="cuda")
