@@ -28,9 +28,10 @@ CHILD = Path(__file__).with_name("distributed_torch_child.py")
 
 
 def assert_same(record, expected):
-    """The very rates of the run in one process, and its weights but for the order of sums."""
-    assert record["rates"] == expected["rates"]
-    assert record["next"] == expected["next"]
+    """The very rates of the run in one process, but for an accelerator's last bit, and its weights
+    but for the order of sums."""
+    np.testing.assert_allclose(record["rates"], expected["rates"], rtol=2e-7)
+    np.testing.assert_allclose(record["next"], expected["next"], rtol=2e-7)
     assert_weights(record, expected)
 
 

@@ -144,22 +144,22 @@ def _files(budget: float) -> Iterator[dict[str, Any]]:
 
 
 def _range_test(budget: float) -> Iterator[dict[str, Any]]:
-    """Against an epoch of as many steps of a model that was compiled just before, as the test's
-    own step is."""
+    """Against an epoch of as many steps, each of a new model: the test compiles its own step."""
     steps = 100
     x, y = subjects.batch("medium")
     x, y = np.repeat(x, steps, axis=0), np.repeat(y, steps, axis=0)
     size = len(x) // steps
-    model = subjects.network("medium", keras.optimizers.SGD(subjects.RATE))
     fitted, tested = "the first fit of 100 steps", "find_learning_rate, 100 steps"
 
+    def model() -> Any:
+        return subjects.network("medium", keras.optimizers.SGD(subjects.RATE))
+
     def fit() -> None:
-        model.make_train_function(force=True)
-        model.fit(x, y, batch_size=size, verbose=0)
+        model().fit(x, y, batch_size=size, verbose=0)
 
     def test() -> None:
         keras_decay.find_learning_rate(
-            model, x, y, batch_size=size, steps=steps, stop_at=1e9, verbose=0
+            model(), x, y, batch_size=size, steps=steps, stop_at=1e9, verbose=0
         )
 
     yield from measurements(
