@@ -64,8 +64,7 @@ def run_together(script, *arguments, count=2, timeout=120, kill=None, cwd=None, 
             WORLD_SIZE=str(count),
             MASTER_ADDR="127.0.0.1",
             MASTER_PORT=str(ports[0]),
-            # Not each of them can have an accelerator of its own.
-            CUDA_VISIBLE_DEVICES="-1",
+            # Those of JAX want an accelerator each.
             JAX_PLATFORMS="cpu",
         )
         children, records, outputs, errors = [], [], [], []

@@ -154,7 +154,7 @@ def _equations(jaxpr):
                 yield from _equations(value.jaxpr)
 
 
-LOOKUP = {"tensorflow": "GatherV2", "jax": "dynamic_slice", "torch": "index_select"}[BACKEND]
+LOOKUP = {"tensorflow": "GatherV2", "jax": "gather", "torch": "index_select"}[BACKEND]
 
 
 @new_keras
