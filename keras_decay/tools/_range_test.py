@@ -240,7 +240,8 @@ class _Trial(keras.callbacks.Callback):
         self._average = 0.0
         self.points: list[tuple[float, float, float]] = []
         self._first_steps: list[tuple[Any, int]] = []
-        self._taken = 0
+        self._position = 0
+        self._moved = False
         self._bar = None
         if verbose != 0:
             self._bar = keras.utils.Progbar(
@@ -267,6 +268,13 @@ class _Trial(keras.callbacks.Callback):
             for leaf, rate in own:
                 _keras.set_learning_rate(leaf, rate)
 
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        # Not the number of batches: a `LossScaleOptimizer` skips steps where gradients overflow,
+        # and TensorFlow counts one too many at the end of data of unknown size.
+        taken = self._steps_taken()
+        self._moved = self._moved or taken > 0
+        self._position = min(taken, len(self._rates) - 1)
+
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if hasattr(self.model, "jax_state_sync"):
             # `fit` on JAX keeps the step counter and the metrics to itself until then.
@@ -282,7 +290,7 @@ class _Trial(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def _take_down(self, loss: float) -> None:
-        rate = float(self._rates[min(self._taken, len(self._rates) - 1)])
+        rate = float(self._rates[self._position])
         if not math.isfinite(loss):
             if not self.points:
                 must = "finite at the first rate: look for NaN in the data, or lower `lowest`"
@@ -295,21 +303,18 @@ class _Trial(keras.callbacks.Callback):
         self.points.append((rate, loss, smoothed))
         if self._bar is not None:
             self._bar.update(len(self.points), [("learning_rate", rate), ("loss", loss)])
-        self._taken = self._steps_taken()
-        last = max(self._taken, len(self.points)) >= len(self._rates)
+        last = max(self._position + 1, len(self.points)) >= len(self._rates)
         if last or smoothed > self._stop_at * abs(best):
             self.model.stop_training = True
 
     def _steps_taken(self) -> int:
-        # Not the number of batches: a `LossScaleOptimizer` skips steps where gradients overflow,
-        # and TensorFlow counts one too many at the end of data of unknown size. An optimizer
-        # without variables in a `MultiOptimizer` stands still.
+        # An optimizer without variables in a `MultiOptimizer` stands still.
         return max(_step(leaf) - first for leaf, first in self._first_steps)
 
     def result(self) -> RangeTest:
         if not self.points:
             raise ValueError(NO_BATCH)
-        if not self._taken:
+        if not self._moved:
             must = "a model whose training step uses `model.optimizer`; it took no step"
             _checks.fail("model", self.model, must)
         if self._bar is not None:
