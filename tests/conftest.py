@@ -38,6 +38,31 @@ def pytest_configure(config):
             f"The tests are to run on {backend} (KERAS_BACKEND), but Keras uses "
             f"{keras.backend.backend()}."
         )
+    if backend == "tensorflow":
+        leave_data_pipelines_untuned()
+
+
+def leave_data_pipelines_untuned():
+    """Saves TensorFlow from tuning Keras's data pipelines, which are new in each epoch.
+
+    Optimizing one takes longer than an epoch of a few steps. What is set when TensorFlow starts
+    holds for pipelines, what is set later for compiled functions: the training steps are
+    optimized as ever. And who drops a pipeline can wait for the thread that tunes it, the longer
+    the older it is: seconds, in the middle of a garbage collection.
+    """
+    import tensorflow as tf
+
+    for disabled in (True, False):
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": disabled})
+        tf.config.list_logical_devices()
+    make = tf.data.Options
+
+    def options():
+        made = make()
+        made.autotune.enabled = False
+        return made
+
+    tf.data.Options = options
 
 
 def pytest_report_header(config):

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from support import BATCH_SIZE, STEPS_PER_EPOCH, Metric, data, fit, model, number
+from support import STEPS_PER_EPOCH, Metric, batches, data, fit, model, number
 
 from keras_decay import (
     InverseTimeDecay,
@@ -29,15 +29,9 @@ keras_schedules = keras.optimizers.schedules
 
 def trained(values, callbacks=(), learning_rate=0.1, **arguments):
     """The `History` of a real fit, with `values` as its `val_loss`."""
-    x, y = data()
+    callbacks = [Metric(values), *callbacks]
     return model(learning_rate).fit(
-        x,
-        y,
-        batch_size=BATCH_SIZE,
-        epochs=len(values),
-        callbacks=[Metric(values), *callbacks],
-        verbose=0,
-        **arguments,
+        **batches(), epochs=len(values), callbacks=callbacks, verbose=0, **arguments
     )
 
 
