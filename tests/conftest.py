@@ -43,7 +43,7 @@ def pytest_configure(config):
 
 
 def leave_data_pipelines_untuned():
-    """Saves TensorFlow from tuning Keras's data pipelines, which are new in each epoch.
+    """Saves TensorFlow from tuning data pipelines, which Keras makes anew in each epoch.
 
     Optimizing one takes longer than an epoch of a few steps. What is set when TensorFlow starts
     holds for pipelines, what is set later for compiled functions: the training steps are
@@ -55,14 +55,10 @@ def leave_data_pipelines_untuned():
     for disabled in (True, False):
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": disabled})
         tf.config.list_logical_devices()
-    make = tf.data.Options
-
-    def options():
-        made = make()
-        made.autotune.enabled = False
-        return made
-
-    tf.data.Options = options
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    iterate = tf.data.Dataset.__iter__
+    tf.data.Dataset.__iter__ = lambda dataset: iterate(dataset.with_options(options))
 
 
 def pytest_report_header(config):

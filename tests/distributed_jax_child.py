@@ -240,7 +240,7 @@ if __name__ == "__main__":
             f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}",
             int(os.environ["WORLD_SIZE"]),
             int(os.environ["RANK"]),
-            heartbeat_timeout_seconds=10,
+            heartbeat_timeout_seconds=5,
         )
     scenarios = {"devices": devices, "processes": processes, "backup": backup}
     scenarios[sys.argv[1]](Path(sys.argv[2]))

@@ -67,7 +67,7 @@ def batches():
         import tensorflow as tf
 
         dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH_SIZE)
-        return {"x": dataset.with_options(tf.data.Options()), "shuffle": False}
+        return {"x": dataset, "shuffle": False}
     return {"x": x, "y": y, "batch_size": BATCH_SIZE, "shuffle": False}
 
 
