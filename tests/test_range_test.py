@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 
@@ -225,45 +226,54 @@ def test_it_stops_where_the_loss_is_not_finite():
 # Nothing is left of it
 
 
+def begun(make):
+    """A model whose metrics are built: a `fit` that has to build them draws more random numbers."""
+    model = deep(make())
+    model.evaluate(*data(), verbose=0)
+    return model
+
+
+def goes_on(model):
+    """The losses of further epochs, and all values after them."""
+    return train(model), [value[2:] for value in everything(model)["values"]]
+
+
+@functools.cache
+def untested(make):
+    """How a model goes on that is never tested, twice, from two random states."""
+    twin, results = begun(make), []
+    # A second `fit` with `use_ema` fails on JAX in Keras alone.
+    for seed in (1,) if BACKEND == "jax" and make is OPTIMIZERS["ema"] else (1, 2):
+        keras.utils.set_random_seed(seed)
+        results.append(goes_on(twin))
+    return results
+
+
 @every_optimizer
 def test_everything_is_put_back_and_training_goes_on_as_if_it_had_not_been(make):
     """Compared with a twin that was never tested: state, and the next two epochs."""
-    if BACKEND == "jax" and make is OPTIMIZERS["ema"]:
+    if len(untested(make)) < 2:
         pytest.skip("a second `fit` with `use_ema` fails there in Keras alone")
-    model, twin = deep(make()), deep(make())
-    losses = {}
-    for each in (model, twin):
-        keras.utils.set_random_seed(1)
-        train(each)
-        keras.utils.set_random_seed(2)
-        if each is model:
-            before = everything(model)
-            find(model, highest=1e-1)
-            assert everything(model) == before
-        losses[each] = train(each)
-    assert losses[model] == losses[twin]
-    for ours, theirs in zip(everything(model)["values"], everything(twin)["values"], strict=True):
-        assert ours[2:] == theirs[2:]
+    model = begun(make)
+    keras.utils.set_random_seed(1)
+    train(model)
+    keras.utils.set_random_seed(2)
+    before = everything(model)
+    find(model, highest=1e-1)
+    assert everything(model) == before
+    assert goes_on(model) == untested(make)[1]
 
 
 @every_optimizer
 def test_a_model_that_was_never_trained_begins_as_if_it_had_not_been_tested(make):
     """Its optimizer is built by then, with slots at their beginnings."""
-    model, twin = deep(make()), deep(make())
-    for each in (model, twin):
-        # A `fit` that has to build metrics draws more random numbers than another.
-        each.evaluate(*data(), verbose=0)
+    model = begun(make)
     history = getattr(model, "history", None)  # Old Kerases set it in `evaluate` too.
-    keras.utils.set_random_seed(2)
+    keras.utils.set_random_seed(1)
     find(model, highest=1e-1)
     assert model.train_function is None
     assert getattr(model, "history", None) is history
-    losses = train(model)
-    keras.utils.set_random_seed(2)
-    assert train(twin) == losses
-    assert [v.shape for v in model.optimizer.variables] == [
-        v.shape for v in twin.optimizer.variables
-    ]
+    assert goes_on(model) == untested(make)[0]
 
 
 def test_a_plateau_that_has_taken_hold_keeps_scale_and_memory():
