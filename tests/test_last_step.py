@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from support import BACKEND, new_keras, number
 
-from keras_decay import InverseTimeDecay, JoinedSchedule, LinearWarmup, PlateauScale, StepDecay
+from keras_decay import (
+    InverseTimeDecay,
+    JoinedSchedule,
+    LinearWarmup,
+    PlateauScale,
+    StepDecay,
+    _formula,
+)
 
 pytestmark = [
     new_keras,
@@ -53,6 +60,14 @@ def test_a_counter_that_has_wrapped_gives_the_rate_of_the_last_step(schedule, ra
     optimizer = keras.optimizers.SGD(schedule)
     optimizer.iterations.assign(steps)
     assert number(optimizer.learning_rate) == pytest.approx(rate, rel=1e-5)
+
+
+@every_schedule
+def test_tensors_give_that_rate_too(schedule, rate, monkeypatch):
+    """As a step of torch on an accelerator computes it."""
+    monkeypatch.setattr(_formula, "at_hand", lambda step: None)
+    step = keras.ops.convert_to_tensor(-(2**31) + 5, "int32")
+    assert number(schedule(step)) == pytest.approx(rate, rel=1e-5)
 
 
 @every_schedule
