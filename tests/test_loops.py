@@ -5,11 +5,23 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from support import BACKEND, BATCH_SIZE, STEPS_PER_EPOCH, data, jax_step, model, number, write_back
+from support import (
+    BACKEND,
+    BATCH_SIZE,
+    STEPS_PER_EPOCH,
+    data,
+    jax_step,
+    measuring,
+    model,
+    number,
+    weight,
+    write_back,
+)
 
 from keras_decay import PlateauDecay, PlateauScale, StepDecay
 
 EPOCHS = 4
+ONE = np.ones((1, 1), "float32")
 loss_function = keras.losses.MeanSquaredError()
 
 
@@ -139,3 +151,20 @@ def test_update_reduces_a_schedule_that_was_set_since_attach():
     network.optimizer.learning_rate = StepDecay(0.2, 0.5, 1, steps_per_epoch=10)
     assert plateau.update(1.0)
     assert number(network.optimizer.learning_rate) == pytest.approx(0.1)
+
+
+def test_a_step_after_loaded_weights_trains_at_their_scale(tmp_path):
+    """At once, in a step that is compiled already, before any epoch begins."""
+    networks = [measuring(StepDecay(0.5, 0.5, 9, steps_per_epoch=9)) for _ in range(2)]
+    for network in networks:
+        plateau = PlateauDecay(factor=0.5, patience=1, mode="min")
+        plateau.attach(network)
+        network.train_on_batch(ONE, ONE)
+        if network is networks[0]:
+            plateau.update(1.0)
+            assert plateau.update(1.0)
+            network.save_weights(tmp_path / "model.weights.h5")
+    network.load_weights(tmp_path / "model.weights.h5")
+    before = weight(network)
+    network.train_on_batch(ONE, ONE)
+    assert before - weight(network) == pytest.approx(0.25)
