@@ -84,6 +84,8 @@ class Tensors:
     where = staticmethod(where)
     maximum = staticmethod(maximum)
     minimum = staticmethod(minimum)
+    count_reached = staticmethod(Table.count_reached)
+    lookup = staticmethod(Table.take)
 
     def __init__(self, step: Any, clock: Any):
         self.step = step
@@ -94,16 +96,8 @@ class Tensors:
         return step // period if period <= LAST_STEP else step * 0
 
     @staticmethod
-    def count_reached(boundaries: Table, step: Any) -> Any:
-        return boundaries.count_reached(step)
-
-    @staticmethod
     def floating(number: Any) -> Any:
         return ops.cast(number, "float32")
-
-    @staticmethod
-    def lookup(table: Table, index: Any) -> Any:
-        return table.take(index)
 
     @staticmethod
     def read(scale: Any) -> Any:

@@ -241,7 +241,6 @@ class _Trial(keras.callbacks.Callback):
         self.points: list[tuple[float, float, float]] = []
         self._first_steps: list[tuple[Any, int]] = []
         self._position = 0
-        self._moved = False
         self._bar = None
         if verbose != 0:
             self._bar = keras.utils.Progbar(
@@ -271,9 +270,7 @@ class _Trial(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         # Not the number of batches: a `LossScaleOptimizer` skips steps where gradients overflow,
         # and TensorFlow counts one too many at the end of data of unknown size.
-        taken = self._steps_taken()
-        self._moved = self._moved or taken > 0
-        self._position = min(taken, len(self._rates) - 1)
+        self._position = min(self._steps_taken(), len(self._rates) - 1)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if hasattr(self.model, "jax_state_sync"):
@@ -314,7 +311,7 @@ class _Trial(keras.callbacks.Callback):
     def result(self) -> RangeTest:
         if not self.points:
             raise ValueError(NO_BATCH)
-        if not self._moved:
+        if not self._position:
             must = "a model whose training step uses `model.optimizer`; it took no step"
             _checks.fail("model", self.model, must)
         if self._bar is not None:
