@@ -5,14 +5,15 @@ Schedules, for an optimizer's `learning_rate=`:
 - `StepDecay`: a constant factor every k epochs, or at milestones.
 - `InverseTimeDecay`: eta0 / (1 + decay * epoch).
 - `EpochSchedule`: a rate for each epoch, from a table or any function of the epoch.
+- `InEpochs`: any Keras schedule, with epochs for its steps.
 - `LinearWarmup`: up from a fraction of the rate, then any schedule.
 - `JoinedSchedule`: several schedules, one after the other.
 - `ProductSchedule`: several schedules and numbers, multiplied.
-- `PlateauScale`: a constant rate (or schedule) whose plateau memory travels in a model file.
+- `PlateauScale`: a constant rate (or schedule) whose plateau's state travels in a model file.
 
 Calling one with a step, an int or an array of ints (NumPy, tensor or `keras.Variable`), returns a
-float32 tensor of the same shape, whatever `keras.config.floatx()` is. How many steps an epoch has,
-`fit` tells them through one of the callbacks.
+float32 tensor of the same shape, whatever `keras.config.floatx()` is. Without `steps_per_epoch`
+they count the epochs of `fit`, through one of the callbacks.
 
 Callbacks, for `model.fit(callbacks=...)`:
 
@@ -32,7 +33,7 @@ from keras_decay._compose import JoinedSchedule, LinearWarmup, ProductSchedule
 from keras_decay._logger import LearningRateLogger
 from keras_decay._plateau import PlateauDecay
 from keras_decay._scale import PlateauScale
-from keras_decay._schedules import EpochSchedule, InverseTimeDecay, StepDecay
+from keras_decay._schedules import EpochSchedule, InEpochs, InverseTimeDecay, StepDecay
 from keras_decay.tools._plot import plot
 from keras_decay.tools._preview import preview
 from keras_decay.tools._range_test import RangeTest, find_learning_rate
@@ -43,6 +44,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "EpochSchedule",
+    "InEpochs",
     "InverseTimeDecay",
     "JoinedSchedule",
     "LearningRateLogger",

@@ -150,6 +150,11 @@ def to_number(tensor: Any) -> Any:
     return to_numpy(tensor).item()
 
 
+def rounded_to(dtype: str, number: float) -> float:
+    """A number as a variable of that dtype holds it."""
+    return float(to_number(ops.cast(ops.convert_to_tensor(number, "float32"), dtype)))
+
+
 def rate_tensor(rate: float) -> Any:
     """A rate that was computed in Python as a float32 tensor."""
     if BACKEND == "torch":  # Keras's own conversion is 4 % of a small network's step.
@@ -171,9 +176,15 @@ def assign(variable: Any, number: float, beside: Any) -> None:
         # Each process fills its own devices; `jax.device_put`, as Keras would do it, waits for
         # the others to compare the values.
         number = jax.make_array_from_callback(
-            (), beside.value.sharding, lambda _: np.asarray(number, "float32")
+            (), beside.value.sharding, lambda _: np.asarray(number, variable.dtype)
         )
     variable.assign(number)
+
+
+def sync_variables(model: Any) -> None:
+    """Has the variables of a model hold what training has made of them, inside an epoch too."""
+    if BACKEND == "jax" and hasattr(model, "jax_state_sync"):
+        model.jax_state_sync()
 
 
 def variable_scope(model: Any) -> Any:

@@ -1,128 +1,292 @@
-"""What both callbacks do in a `fit`: teach schedules, log rates, compare."""
+"""What both callbacks do in a `fit`: count its epochs, log the rates, warn."""
 
 from __future__ import annotations
 
+import threading
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
 
 from keras_decay import _keras
+from keras_decay._attach import Attached, attach, attached_to, remake_train_function
+from keras_decay._backend import sync_variables
 from keras_decay._config import Configured
-from keras_decay._doubts import Doubts
-from keras_decay._formula import forget, teach, untaught
-from keras_decay._hold import renew_step
-from keras_decay._rates import learning_rates, schedule_of, steps_done
+from keras_decay._rates import learning_rates, steps_done
+from keras_decay._state import Clock, State
+from keras_decay._warnings import Warnings
 
-SAID = "said_by_keras_decay"
+SHARED = "keras_decay"
+ONE_FIT = (
+    "This `{}` has been given to another `fit` or `evaluate` since this one began. Give each of "
+    "those that run at the same time a callback of its own."
+)
+
+
+@dataclass
+class Shared:
+    """What the callbacks of one `fit` share of one optimizer."""
+
+    warned: set[str] = field(default_factory=set)
+    counter: Any = None
+    """The callback that counts its epochs: a plateau, where there is one."""
+    found: State | None = None
+    """Its state before the first epoch began, `None` until then or where it has none."""
+    resumed: bool = False
+    """Whether that was loaded in this `fit`."""
+    begun: bool = False
+    measured: bool = False
+    """Whether it is known how many updates a batch brings."""
+    first_epoch: int = 0
+    counters: list[int] = field(default_factory=list)
+    """The steps that its inner optimizers had counted when the epoch began."""
+    logged: dict[str, float] = field(default_factory=dict)
+    """What the logs are to say of the last step, where the rate has been reduced since."""
+
+
+@dataclass
+class Run:
+    """What a callback knows of one `fit`: made when that begins, dropped whole when it ends."""
+
+    thread: int = field(default_factory=threading.get_ident)
+    training: bool = False
+    begun: bool = False
+    """Whether the first epoch has begun."""
+    batch: int = -1
+    """The last batch of the epoch that has ended."""
+    states: dict[int, tuple[State, State]] = field(default_factory=dict)
+    """The state of each optimizer before `fit` said how many steps it has, and after."""
+    shared: dict[int, Shared] = field(default_factory=dict)
+    warnings: dict[int, Warnings] = field(default_factory=dict)
 
 
 class RateCallback(Configured, keras.callbacks.Callback):
-    """Tells the schedules how many steps an epoch has, logs the rates at each epoch end, and
-    compares what the schedules and the memory take for true with this run."""
+    """Counts the epochs of optimizers for their schedules, logs the rates at each epoch end, and
+    warns of what does not fit together."""
 
     warn = True
-    """Whether to compare."""
+    """Whether to warn."""
+    counts_first = False
+    """Whether this counts the epochs, whatever other callback could."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.params: Any = None  # Old Kerases leave it out.
-        self._begins = False
-        self._batch = -1
-        """The last batch of the epoch that has ended."""
-        self._steps_before = 0
-        """The steps that the optimizer had done when the epoch began."""
-        self._doubts = Doubts()
-        self._told: list[Any] = []
-        """The schedules that `set_params` has taught, until it is clear that it was `fit`'s."""
+        self.params: Any = None  # Old versions of Keras leave it out.
+        self._run: Run | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy is another callback: the model is not its own.
-        return {**vars(self), **_keras.CALLBACK_OUTSIDE_FIT}
+        return {**vars(self), **_keras.CALLBACK_OUTSIDE_FIT, "_run": None}
 
-    @property
-    def _optimizer(self) -> Any:
-        """The optimizer whose rates are logged."""
-        return self.model.optimizer
+    def _optimizers(self) -> dict[str, Any]:
+        """The optimizers whose rates are logged, by what their log names end with."""
+        return {
+            "" if name == "optimizer" else f"_{name}": each
+            for name, each in _keras.optimizers_of(self.model).items()
+        }
 
-    @property
-    def _suffix(self) -> str:
-        """What its log names end with."""
-        return ""
+    def _attach(self, optimizer: Any) -> Attached | None:
+        return attach(self.model, optimizer)
 
-    def _leaves(self) -> list[Any]:
-        optimizer = self._optimizer
-        return [] if optimizer is None else _keras.leaf_optimizers(optimizer)
+    def _this_run(self) -> Run:
+        run = self._run
+        if run is None or not run.training or run.thread != threading.get_ident():
+            raise ValueError(ONE_FIT.format(type(self).__name__))
+        return run
 
-    def _schedules(self) -> list[Any]:
-        return [each for each in map(schedule_of, self._leaves()) if each is not None]
-
-    def _steps_done(self) -> int:
-        return max(map(steps_done, self._leaves()), default=0)
+    def set_model(self, model: Any) -> None:
+        self._run = None  # Of a `fit` that has failed Keras says nothing.
+        super().set_model(model)
+        for optimizer in self._optimizers().values():
+            self._attach(optimizer)
+        self._run = Run()
 
     def set_params(self, params: dict[str, Any]) -> None:
         super().set_params(params)
-        # Before any callback's `on_train_begin`, for one that reads the rate there.
-        known = self.model is not None and params.get("steps")
-        for schedule in self._schedules() if known else ():
-            self._told += teach(schedule, params["steps"])
+        if self._run is None:
+            return
+        for optimizer in self._optimizers().values():
+            attached = attached_to(optimizer)
+            if attached is None:
+                continue
+            before, steps = attached.state, params.get("steps")
+            if before.clock.steps_per_epoch is None and steps:
+                # Before any callback's `on_train_begin`, for one that reads the rate there.
+                clock = before.clock.aligned(steps * before.clock.updates, attached.counters())
+                attached.commit(replace(before, clock=clock))
+            self._run.states[id(optimizer)] = before, attached.state
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self._told = []
-        unknowing = [each for schedule in self._schedules() for each in untaught(schedule)]
-        if unknowing:
+        run = self._run
+        if run is None or run.thread != threading.get_ident():
+            raise ValueError(ONE_FIT.format(type(self).__name__))
+        self.params = {} if self.params is None else self.params
+        # The callbacks of a `fit` share them.
+        shared = self.params.setdefault(SHARED, {})
+        for optimizer in self._optimizers().values():
+            self._check_epochs(optimizer)
+            remake_train_function(self.model, optimizer)
+            of = run.shared[id(optimizer)] = shared.setdefault(id(optimizer), Shared())
+            if of.counter is None or self.counts_first:
+                of.counter = self
+            run.warnings[id(optimizer)] = Warnings(of.warned)
+        run.training = True
+
+    def _check_epochs(self, optimizer: Any) -> None:
+        attached = attached_to(optimizer)
+        if attached is None or not attached.counts_epochs:
+            return
+        if attached.state.clock.steps_per_epoch is None:
             raise ValueError(
-                f"`{type(unknowing[0]).__name__}` is to learn from `fit` how many steps an "
-                "epoch has, but `fit` does not know it. Pass `steps_per_epoch=` to `fit` or "
-                "to the schedule; a `tf.data.Dataset` is told its size by "
+                "The learning-rate schedule counts the epochs of `fit`, but `fit` does not know "
+                "how many steps an epoch has. Pass `steps_per_epoch=` to `fit` or to the "
+                "schedule; a `tf.data.Dataset` is told its size by "
                 "`dataset.apply(tf.data.experimental.assert_cardinality(batches))`."
             )
-        renew_step(self.model, self._optimizer)
-        self._begins = True
-        # The callbacks of a `fit` share their `params`.
-        said = self.params.setdefault(SAID, {})
-        self._doubts = Doubts(said.setdefault(id(self._optimizer), set()))
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         # `evaluate` and `predict` call `set_params` as `fit` does, with steps of their own.
-        forget(self._told)
-        self._told = []
+        if self._run is None or self._run.training:
+            return
+        for optimizer in self._optimizers().values():
+            attached, states = attached_to(optimizer), self._run.states.get(id(optimizer))
+            if attached is not None and states is not None and attached.state is states[1]:
+                attached.commit(states[0])
+        self._run = None
 
     on_predict_begin = on_test_begin
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._steps_before, self._batch = self._steps_done(), -1
-        # Not earlier: `BackupAndRestore` loads when training begins, and sets the epoch too.
-        if self._begins:
-            self._begin(epoch)
-        self._begins = False
+        run = self._this_run()
+        run.batch = -1
+        for optimizer in self._optimizers().values():
+            # A schedule may have been set, or a `MultiOptimizer` been built, since the last epoch.
+            attached = self._attach(optimizer)
+            shared = run.shared.setdefault(id(optimizer), Shared(counter=self))
+            run.warnings.setdefault(id(optimizer), Warnings(shared.warned))
+            shared.counters = list(map(steps_done, _keras.inner_optimizers(optimizer)))
+            shared.logged = {}
+            # Not earlier: `BackupAndRestore` loads when training begins, and sets the epoch too.
+            if not shared.begun:
+                shared.begun, shared.first_epoch = True, epoch
+                if attached is not None:
+                    known = run.states.get(id(optimizer))
+                    shared.found = attached.state
+                    shared.resumed = attached.state.loaded and (
+                        known is None or attached.state is not known[1]
+                    )
+                    self._begin_clock(attached, shared)
+            self._check_epochs(optimizer)
+            remake_train_function(self.model, optimizer)
+            if self.warn and not run.begun:
+                self._warn_at_begin(optimizer, shared)
+        run.begun = True
+
+    def _begin_clock(self, attached: Attached, shared: Shared, inside_epoch: bool = False) -> None:
+        found = shared.found
+        assert found is not None
+        clock = found.clock.begin(
+            shared.first_epoch,
+            self.params.get("steps"),
+            shared.counters,
+            loaded=found.loaded,
+            resumed=shared.resumed,
+        )
+        attached.commit(replace(found, clock=clock, loaded=False), inside_epoch=inside_epoch)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self._batch = batch
+        run = self._this_run()
+        run.batch = batch
+        for key, shared in run.shared.items():
+            shared.logged = {}
+            if not shared.measured and shared.counter is self:
+                shared.measured = True
+                self._measure_updates(key, shared, batch)
+
+    def _measure_updates(self, key: int, shared: Shared, batch: int) -> None:
+        """Has the clock know how many updates of the weights a batch brings: once in a `fit`."""
+        optimizer = next(each for each in self._optimizers().values() if id(each) == key)
+        attached = attached_to(optimizer)
+        if attached is None or not attached.counts_epochs or shared.found is None:
+            return
+        sync_variables(self.model)
+        moved = [
+            now - before for now, before in zip(attached.counters(), shared.counters, strict=False)
+        ]
+        # One that scales the loss leaves out what overflows.
+        updates = max(1, round(max(moved, default=0) / (batch + 1)))
+        if updates != attached.state.clock.updates:
+            clock = replace(shared.found.clock, updates=updates)
+            shared.found = replace(shared.found, clock=clock)
+            self._begin_clock(attached, shared, inside_epoch=True)
+            remake_train_function(self.model, optimizer)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if logs is not None and self._optimizer is not None:
-            # What is there already stays: who logged it may have lowered the rate since.
-            rates = learning_rates(self._optimizer, self._suffix, last_step=True)
-            logs.update({**rates, **logs})
-        if self.warn and self._batch >= 0:
-            self._end()
+        run = self._this_run()
+        for suffix, optimizer in self._optimizers().items():
+            shared = run.shared[id(optimizer)]
+            self._keep_logged(optimizer, suffix, shared)
+            if logs is not None:
+                # What is there already stays.
+                logs.update({**shared.logged, **logs})
+            if self.warn and run.batch >= 0:
+                self._warn_at_end(suffix, optimizer, shared)
+            attached = attached_to(optimizer)
+            if attached is not None and shared.counter is self and not self.counts_first:
+                clock = self._ended(optimizer, attached, epoch)
+                attached.commit(replace(attached.state, clock=clock))
 
-    def _begin(self, epoch: int) -> None:
+    def _keep_logged(self, optimizer: Any, suffix: str, shared: Shared) -> None:
+        """Takes down what the logs say of the last step, before anything changes it."""
+        if not shared.logged:
+            shared.logged = learning_rates(optimizer, suffix, last_step=True)
+
+    def _ended(self, optimizer: Any, attached: Attached, epoch: int) -> Clock:
+        """The clock after the end of an epoch."""
+        shared, counters = self._this_run().shared[id(optimizer)], attached.counters()
+        sure = _counts_every_step(optimizer)
+        moved = [
+            not sure or now != before
+            for now, before in zip(counters, shared.counters, strict=False)
+        ]
+        return attached.state.clock.end(epoch, counters, moved)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self._run = None
+
+    def _warn_at_begin(self, optimizer: Any, shared: Shared) -> None:
         """Compares the first epoch of a `fit` with what the optimizer has done."""
-        if self.warn:
-            leaves, steps = self._leaves(), self.params.get("steps")
-            self._doubts.compare_epochs(leaves, steps)
-            self._doubts.compare_clock(leaves, epoch, self._steps_before, steps)
+        inner, steps = _keras.inner_optimizers(optimizer), self.params.get("steps")
+        warnings = self._this_run().warnings[id(optimizer)]
+        warnings.warn_if_epochs_differ(inner, steps)
+        done = max(shared.counters, default=0)
+        warnings.warn_if_starting_over(inner, shared.first_epoch, done, steps)
 
-    def _end(self) -> None:
+    def _warn_at_end(self, suffix: str, optimizer: Any, shared: Shared) -> None:
         """Compares an epoch with what the optimizer has done in it."""
-        # One that scales the loss leaves out what overflows; a user's own may count elsewhere.
-        counts = not _keras.wrappers(self._optimizer) and not any(
-            map(_keras.forwards_learning_rate, self._leaves())
-        )
-        self._doubts.compare_steps(
-            counted=self._steps_done() - self._steps_before,
-            batches=self._batch + 1,
-            size_known=bool(self.params.get("steps")),
-            alone=counts and len(self.params[SAID]) == 1,
-        )
+        run, attached = self._this_run(), attached_to(optimizer)
+        inner = _keras.inner_optimizers(optimizer)
+        counters = list(map(steps_done, inner))
+        counted = [now - before for now, before in zip(counters, shared.counters, strict=False)]
+        warnings = run.warnings[id(optimizer)]
+        if _counts_every_step(optimizer):
+            warnings.warn_if_steps_differ(
+                optimizer,
+                counted,
+                run.batch + 1,
+                updates=1 if attached is None else attached.state.clock.updates,
+                size_known=bool(self.params.get("steps")),
+                alone=len(self.params[SHARED]) == 1,
+                expected=self.model.stop_training,
+            )
+        if max(counted, default=0):
+            warnings.warn_if_zero(
+                optimizer, max(shared.counters, default=0), max(max(counters, default=0) - 1, 0)
+            )
+
+
+def _counts_every_step(optimizer: Any) -> bool:
+    """Whether the optimizer's counter tells how many steps it has taken: one that scales the loss
+    leaves out what overflows, and a user's own around another may count elsewhere."""
+    inner = _keras.inner_optimizers(optimizer)
+    return not _keras.wrappers(optimizer) and not any(map(_keras.forwards_learning_rate, inner))

@@ -10,19 +10,19 @@ from keras_decay import _checks
 from keras_decay._backend import LAST_STEP
 from keras_decay._config import register
 from keras_decay._formula import (
-    FormulaSchedule,
     Numbers,
+    Schedule,
+    Shifted,
     Tensors,
     check_on_another_clock,
     check_schedule,
-    prepare,
     rate_at,
     rate_of,
 )
 
 
 @register
-class LinearWarmup(FormulaSchedule):
+class LinearWarmup(Schedule):
     """Raises the rate linearly to that of a schedule, then follows the schedule.
 
     ```
@@ -40,14 +40,15 @@ class LinearWarmup(FormulaSchedule):
             warmup, not into it.)
         warmup_epochs: Int or float >= 0, the length of the warmup; 0 for none. (With
             `steps_per_epoch=1`, its length in steps.)
-        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch of `fit`; `None`
-            to be told by `fit`, through `PlateauDecay` or `LearningRateLogger`.
+        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` for the epochs
+            of `fit`, whatever they are, with `PlateauDecay` or `LearningRateLogger` in `callbacks`.
         start_factor: Float in [0, 1], the rate of step 0 as a fraction of `peak`.
         name: String.
 
     Raises:
         TypeError: an argument of the wrong type.
-        ValueError: an argument out of its range; a call before `steps_per_epoch` is known.
+        ValueError: an argument out of its range; a call outside of an optimizer without
+            `steps_per_epoch`.
 
     Example:
 
@@ -58,6 +59,8 @@ class LinearWarmup(FormulaSchedule):
 
     Source: Goyal et al., "Accurate, Large Minibatch SGD" (2017), section 2.2.
     """
+
+    inner = ("schedule",)
 
     def __init__(
         self,
@@ -76,16 +79,18 @@ class LinearWarmup(FormulaSchedule):
         )
         self.name = _checks.string("name", name)
         check_on_another_clock("schedule", self.schedule)
-        prepare(self)
+        self._prepare_if_known()
 
     def _prepare(self) -> None:
         self._length = round(self.warmup_epochs * self._known())
-        peak = rate_at(self.schedule, 0)
+        schedule = self.schedule
+        # Where it is ahead of the counter, the warmup still leads to where it begins.
+        peak = rate_at(schedule.schedule if isinstance(schedule, Shifted) else schedule, 0)
         self._start = peak * self.start_factor
         self._rise = (peak - self._start) / max(self._length, 1)
 
     def _rate(self, step: Any, xp: Numbers | Tensors) -> Any:
-        self._known()
+        self._check_prepared()
         end = min(self._length, LAST_STEP)
         rate = rate_of(self.schedule, _since(step, end, xp), xp)
         if end == 0:
@@ -94,7 +99,7 @@ class LinearWarmup(FormulaSchedule):
 
 
 @register
-class JoinedSchedule(FormulaSchedule):
+class JoinedSchedule(Schedule):
     """Several schedules, one after the other.
 
     ```
@@ -109,15 +114,15 @@ class JoinedSchedule(FormulaSchedule):
             float > 0 for a constant rate.
         boundaries: Strictly increasing ints or floats > 0, epochs counted from 0; one fewer than
             there are schedules. (With `steps_per_epoch=1`, steps.)
-        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch of `fit`; `None`
-            to be told by `fit`, through `PlateauDecay` or `LearningRateLogger`.
+        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` for the epochs
+            of `fit`, whatever they are, with `PlateauDecay` or `LearningRateLogger` in `callbacks`.
         name: String.
 
     Raises:
         TypeError: an argument of the wrong type.
         ValueError: an argument out of its range, or a number of boundaries that does not fit;
-            two boundaries on one step, as soon as that is known; a call before
-            `steps_per_epoch` is known.
+            two boundaries on one step, as soon as that is known; a call outside of an optimizer
+            without `steps_per_epoch`.
 
     Example:
 
@@ -128,6 +133,8 @@ class JoinedSchedule(FormulaSchedule):
 
     Source: `optax.join_schedules`, `torch.optim.lr_scheduler.SequentialLR`.
     """
+
+    inner = ("schedules",)
 
     def __init__(
         self,
@@ -150,7 +157,7 @@ class JoinedSchedule(FormulaSchedule):
         self.name = _checks.string("name", name)
         for index, schedule in enumerate(self.schedules[1:], start=1):
             check_on_another_clock(f"schedules[{index}]", schedule)
-        prepare(self)
+        self._prepare_if_known()
 
     def _prepare(self) -> None:
         self._starts = [0, *(round(epoch * self._known()) for epoch in self.boundaries)]
@@ -162,7 +169,7 @@ class JoinedSchedule(FormulaSchedule):
             _checks.fail("boundaries", list(self.boundaries), must)
 
     def _rate(self, step: Any, xp: Numbers | Tensors) -> Any:
-        self._known()
+        self._check_prepared()
         rate = None
         for schedule, start in zip(self.schedules, self._starts, strict=True):
             if start > LAST_STEP:
@@ -173,7 +180,7 @@ class JoinedSchedule(FormulaSchedule):
 
 
 @register
-class ProductSchedule(FormulaSchedule):
+class ProductSchedule(Schedule):
     """The product of schedules and numbers, all on the same clock.
 
     ```
@@ -191,8 +198,8 @@ class ProductSchedule(FormulaSchedule):
 
     Raises:
         TypeError: an argument of the wrong type.
-        ValueError: an argument out of its range; no schedule; a call before one of them knows
-            its `steps_per_epoch`.
+        ValueError: an argument out of its range; no schedule; a call outside of an optimizer while
+            one of them has no `steps_per_epoch`.
 
     Example:
 
@@ -204,6 +211,8 @@ class ProductSchedule(FormulaSchedule):
 
     Source: `torch.optim.lr_scheduler.ChainedScheduler`.
     """
+
+    inner = ("factors",)
 
     def __init__(self, factors: Sequence[Any], *, name: str = "ProductSchedule"):
         self.factors = _parts("factors", factors, "schedules and numbers")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import copy
 import operator
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -36,6 +37,22 @@ from keras_decay._backend import (
 from keras_decay._config import Configured, LearningRateSchedule
 
 
+class Scalar:
+    """A number that the host writes and the compiled step reads.
+
+    Args:
+        read: Gives the number, from where it is kept.
+        variable: Has it on the devices; `None` where it is a constant of the compiled step.
+    """
+
+    def __init__(self, read: Callable[[], Any], variable: Any = None):
+        self._read, self.variable = read, variable
+
+    @property
+    def number(self) -> Any:
+        return self._read()
+
+
 class Numbers:
     """The operations of a formula on a Python number."""
 
@@ -44,7 +61,7 @@ class Numbers:
     floor_divide = staticmethod(operator.floordiv)
     floating = staticmethod(float)
 
-    def __init__(self, step: int, clock: Any):
+    def __init__(self, step: float, clock: Any):
         self.step = step
         self.clock = clock
         """What says `step` in the words that a schedule of Keras's or a user's expects."""
@@ -67,13 +84,15 @@ class Numbers:
         return table.numbers[index]
 
     @staticmethod
-    def read(scale: Any) -> float:
-        number: float = scale.memory.scale
-        return number
+    def read(scalar: Scalar) -> Any:
+        return scalar.number
 
-    def evaluate(self, schedule: Callable[[Any], Any], step: int) -> float:
+    def evaluate(self, schedule: Callable[[Any], Any], step: float) -> float:
         """The rate of a schedule that is not written against these operations."""
-        clock = self.clock if step == self.step else ops.convert_to_tensor(step, COUNTER)
+        if isinstance(step, float):
+            clock = rate_tensor(step)
+        else:
+            clock = self.clock if step == self.step else ops.convert_to_tensor(step, COUNTER)
         return float(to_number(schedule(clock)))
 
 
@@ -100,8 +119,8 @@ class Tensors:
         return ops.cast(number, "float32")
 
     @staticmethod
-    def read(scale: Any) -> Any:
-        return scale.memory.scale if scale.variable is None else scale.variable.value
+    def read(scalar: Scalar) -> Any:
+        return scalar.number if scalar.variable is None else scalar.variable.value
 
     def evaluate(self, schedule: Callable[[Any], Any], step: Any) -> Any:
         if len(step.shape):
@@ -109,14 +128,15 @@ class Tensors:
         return _float32(schedule(self.clock if step is self.step else step))
 
 
-class FormulaSchedule(Configured, LearningRateSchedule):
+class Schedule(Configured, LearningRateSchedule):
     """A schedule whose formula is written once, for numbers and for tensors."""
 
     name: str
     outermost = False
     """Whether other schedules refuse to have this one inside them."""
-    told = False
-    """Whether `fit` has told how many steps an epoch has."""
+    inner: tuple[str, ...] = ()
+    """The attributes that hold schedules, or lists of them."""
+    _prepared = False
 
     def __call__(self, step: Any) -> Any:
         return compute(self._rate, step)
@@ -126,8 +146,12 @@ class FormulaSchedule(Configured, LearningRateSchedule):
         raise NotImplementedError
 
     def _prepare(self) -> None:
-        """Computes what follows from `steps_per_epoch`, once it is known here and in the
-        schedules inside."""
+        """Computes what follows from `steps_per_epoch`, which is known here and inside."""
+
+    def _prepare_if_known(self) -> None:
+        if not counting_epochs(self):
+            self._prepare()
+            self._prepared = True
 
     def _known(self) -> int:
         """`steps_per_epoch`, of a schedule that has one."""
@@ -136,77 +160,123 @@ class FormulaSchedule(Configured, LearningRateSchedule):
             raise ValueError(
                 f"`{type(self).__name__}` does not know yet how many steps an epoch has. Pass "
                 "`steps_per_epoch=` to it, or put `keras_decay.PlateauDecay` or "
-                "`keras_decay.LearningRateLogger` into the `callbacks` of `fit`, which tell it "
-                "when training begins."
+                "`keras_decay.LearningRateLogger` into the `callbacks` of `fit`, which count the "
+                "epochs of its optimizer."
             )
         return steps
 
+    def _check_prepared(self) -> None:
+        """Refuses a call before all numbers are known, here and inside."""
+        if not self._prepared:
+            for each in counting_epochs(self):
+                each._known()
 
-def within(schedule: Any) -> Iterator[Any]:
+
+def iter_schedules(schedule: Any) -> Iterator[Any]:
     """The schedule and all that are inside it, each before what is inside it."""
     if not isinstance(schedule, LearningRateSchedule):
         return
     yield schedule
-    inner = [getattr(schedule, "schedule", None)]
-    for several in ("schedules", "factors"):
-        inner += getattr(schedule, several, ())
-    for each in inner:
-        yield from within(each)
+    for name in _inner_names(schedule):
+        value = getattr(schedule, name)
+        for each in value if isinstance(value, (list, tuple)) else [value]:
+            yield from iter_schedules(each)
 
 
-def untaught(schedule: Any) -> list[Any]:
-    """Those within the schedule that do not know how many steps an epoch has."""
-    return [each for each in counting(schedule) if each.steps_per_epoch is None]
+def _inner_names(schedule: Any) -> tuple[str, ...]:
+    if isinstance(schedule, Schedule):
+        return schedule.inner
+    # A user's own class that holds schedules names them as ours do.
+    return tuple(name for name in ("schedule", "schedules", "factors") if hasattr(schedule, name))
 
 
-def teach(schedule: Any, steps_per_epoch: int) -> list[Any]:
-    """Tells the schedule, and those inside it, how many steps an epoch has, where they do not
-    know it yet. Returns those that it told."""
-    told = untaught(schedule)
-    for each in told:
-        each.steps_per_epoch, each.told = steps_per_epoch, True
-    try:
-        prepare(schedule)
-    except ValueError:
-        forget(told)
-        raise
-    return told
+def _lacks_number(schedule: Any) -> bool:
+    return isinstance(schedule, Schedule) and getattr(schedule, "steps_per_epoch", 0) is None
 
 
-def forget(told: list[Any]) -> None:
-    """Takes back what `teach` has told."""
-    for each in told:
-        each.steps_per_epoch, each.told = None, False
+def counting_epochs(schedule: Any) -> list[Any]:
+    """Those within the schedule that count the epochs of `fit`: with no `steps_per_epoch`."""
+    return [each for each in iter_schedules(schedule) if _lacks_number(each)]
 
 
-def counting(schedule: Any) -> list[Any]:
-    """Those within the schedule that have a `steps_per_epoch`, known or not."""
-    own = [each for each in within(schedule) if isinstance(each, FormulaSchedule)]
-    return [each for each in own if hasattr(each, "steps_per_epoch")]
+def counting_steps(schedule: Any) -> list[Any]:
+    """Those within the schedule that count the optimizer's steps, whatever `fit` says."""
+    return [
+        each
+        for each in _on_counter(schedule)
+        if not isinstance(each, Schedule) or getattr(each, "steps_per_epoch", None) is not None
+    ]
 
 
-def prepare(schedule: Any) -> None:
-    """Readies the schedule, and those inside it, for being called, as soon as that can be."""
-    for each in reversed(list(within(schedule))):
-        if isinstance(each, FormulaSchedule) and not untaught(each):
-            each._prepare()
+def _on_counter(schedule: Any) -> Iterator[Any]:
+    """Those within the schedule that are not inside one that counts the epochs of `fit`."""
+    if not isinstance(schedule, LearningRateSchedule) or _lacks_number(schedule):
+        return
+    yield schedule
+    for name in _inner_names(schedule):
+        value = getattr(schedule, name)
+        for each in value if isinstance(value, (list, tuple)) else [value]:
+            yield from _on_counter(each)
+
+
+def with_steps_per_epoch(
+    schedule: Any, steps_per_epoch: int | None, offset: Scalar | None = None
+) -> Any:
+    """The schedule with the number filled in where it is missing, `offset` steps ahead there.
+
+    A copy: the schedule itself is never changed. What has a number of its own, or is not of this
+    package, stays on the clock that it has.
+    """
+    if steps_per_epoch is None or not counting_epochs(schedule):
+        return schedule
+    filled, lacks = copy.copy(schedule), _lacks_number(schedule)
+    inside = None if lacks else offset
+    if lacks:
+        filled.steps_per_epoch = steps_per_epoch
+    for name in _inner_names(schedule):
+        value = getattr(schedule, name)
+        if isinstance(value, (list, tuple)):
+            each = [with_steps_per_epoch(part, steps_per_epoch, inside) for part in value]
+        else:
+            each = with_steps_per_epoch(value, steps_per_epoch, inside)
+        setattr(filled, name, each)
+    if isinstance(filled, Schedule):
+        filled._prepare_if_known()
+    return Shifted(filled, offset) if lacks and offset is not None else filled
+
+
+class Shifted(Schedule):
+    """A schedule some steps ahead of the optimizer's counter, or behind it."""
+
+    inner = ("schedule",)
+
+    def __init__(self, schedule: Any, offset: Scalar):
+        self.schedule, self.offset = schedule, offset
+
+    def _rate(self, step: Any, xp: Numbers | Tensors) -> Any:
+        offset = xp.read(self.offset)
+        # Not past the last step, where the counter would wrap.
+        ahead = max(offset, 0) if isinstance(offset, int) else xp.maximum(offset, 0)
+        last = LAST_STEP - ahead
+        return rate_of(self.schedule, xp.maximum(xp.minimum(step, last) + offset, 0), xp)
 
 
 def rate_of(schedule: Any, step: Any, xp: Numbers | Tensors) -> Any:
     """The rate of a float or of any schedule at an integer `step`."""
     if isinstance(schedule, float):
         return xp.constant(schedule, step)
-    if isinstance(schedule, FormulaSchedule):
+    if isinstance(schedule, Schedule):
         return schedule._rate(step, xp)
     return xp.evaluate(schedule, step)
 
 
-def rate_at(schedule: Any, step: int) -> float:
-    """The rate of a float or of any schedule at a step of the optimizer's clock."""
-    foreign = not all(isinstance(each, FormulaSchedule) for each in within(schedule))
+def rate_at(schedule: Any, step: float) -> float:
+    """The rate of a float or of any schedule at a step of the optimizer's counter."""
+    foreign = not all(isinstance(each, Schedule) for each in iter_schedules(schedule))
     # Keras calls a schedule with its counter, a variable, whose operators take more than those
     # of a tensor do.
-    clock = keras.Variable(step, dtype=COUNTER, trainable=False) if foreign else step
+    counts = foreign and isinstance(step, int)
+    clock = keras.Variable(step, dtype=COUNTER, trainable=False) if counts else step
     return float(rate_of(schedule, step, Numbers(step, clock)))
 
 
@@ -248,7 +318,7 @@ def _for_each(schedule: Callable[[Any], Any], steps: Any) -> Any:
             if tuple(rates.shape) == tuple(steps.shape):
                 return rates
     numbers = to_numpy(steps)
-    flat = [rate_at(schedule, int(step)) for step in numbers.flat]
+    flat = [rate_at(schedule, step) for step in numbers.ravel().tolist()]
     return ops.convert_to_tensor(np.reshape(flat, numbers.shape), "float32")
 
 
@@ -269,16 +339,18 @@ def check_schedule(name: str, value: Any) -> Any:
     return _checks.learning_rate(name, value)
 
 
-def check_on_another_clock(name: str, schedule: Any) -> None:
+def check_on_another_clock(name: str, schedule: Any, dtype: str = COUNTER) -> None:
     """Refuses a schedule that computes with the counter itself, where it gets another clock."""
-    foreign = [each for each in within(schedule) if not isinstance(each, FormulaSchedule)]
+    zero = ops.convert_to_tensor(0, dtype)
+    foreign = [each for each in iter_schedules(schedule) if not isinstance(each, Schedule)]
     try:
         for each in foreign:
-            if not untaught(each):
-                each(ops.convert_to_tensor(0, COUNTER))
+            if not counting_epochs(each):
+                each(zero)
     except Exception as error:
+        kind = "ints" if dtype == COUNTER else "floats"
         must = (
-            "a schedule that takes a tensor of ints for its step, since its clock is not the "
+            f"a schedule that takes a tensor of {kind} for its step, since its clock is not the "
             'optimizer\'s here: begin it with `step = keras.ops.cast(step, "float32")`'
         )
         raise ValueError(f"`{name}` must be {must}. Received: {name}={schedule!r}") from error

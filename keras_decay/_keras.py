@@ -33,15 +33,27 @@ def unwrapped(optimizer: Any) -> Any:
     return around[-1].inner_optimizer if around else optimizer
 
 
-def leaf_optimizers(optimizer: Any) -> list[Any]:
+def inner_optimizers(optimizer: Any) -> list[Any]:
     """The optimizers that have a rate: those inside `LossScaleOptimizer` and `MultiOptimizer`."""
     optimizer = unwrapped(optimizer)
     return list(getattr(optimizer, "optimizers", [optimizer]))
 
 
+def optimizers_of(model: Any) -> dict[str, Any]:
+    """The optimizers that the model holds, by the attribute: a training step of one's own may use
+    several."""
+    found: dict[str, Any] = {"optimizer": getattr(model, "optimizer", None)}
+    for name, each in vars(model).items():
+        if all(each is not other for other in found.values()):
+            found[name] = each
+    return {
+        name: each for name, each in found.items() if isinstance(each, keras.optimizers.Optimizer)
+    }
+
+
 def all_optimizers(optimizer: Any) -> list[Any]:
     """Those that have a rate, and all that are around them."""
-    return [*wrappers(optimizer), unwrapped(optimizer), *leaf_optimizers(optimizer)]
+    return [*wrappers(optimizer), unwrapped(optimizer), *inner_optimizers(optimizer)]
 
 
 def learning_rate(optimizer: Any) -> Any:
@@ -83,9 +95,9 @@ def step_counter(optimizer: Any) -> Any:
 
 
 @contextlib.contextmanager
-def without_variables(optimizers: list[Any], name: str) -> Iterator[None]:
-    """Takes the variable that each of the optimizers has under that name out of its
-    `variables`, for as long as the block runs.
+def without_variables(optimizers: list[Any], names: tuple[str, ...]) -> Iterator[None]:
+    """Takes the variables that the optimizers have under these names out of their `variables`,
+    for as long as the block runs.
 
     `_variables` is the list that Keras puts a variable into when it is set as an attribute; the
     place in it is that of the variable in a compiled step.
@@ -93,19 +105,19 @@ def without_variables(optimizers: list[Any], name: str) -> Iterator[None]:
     taken = []
     for optimizer in optimizers:
         own = optimizer._variables
-        for index, variable in enumerate(own):
-            if variable is getattr(optimizer, name, None):
-                taken.append((own, index, own.pop(index)))
-                break
+        for index in reversed(range(len(own))):
+            if any(own[index] is getattr(optimizer, name, None) for name in names):
+                variable = own.pop(index)
+                taken.append((own, index, variable))
     try:
         yield
     finally:
-        for own, index, variable in taken:
+        for own, index, variable in reversed(taken):
             own.insert(index, variable)
 
 
 @contextlib.contextmanager
-def another_step(model: Any) -> Iterator[None]:
+def fresh_train_step(model: Any) -> Iterator[None]:
     """Makes the training step of the model another function, for as long as the block runs.
 
     JAX takes all methods of one name and one model for the same function: where somebody keeps

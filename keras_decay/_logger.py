@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from keras_decay import _checks
+from keras_decay._attach import attached_to
 from keras_decay._callback import RateCallback
 from keras_decay._config import register
 from keras_decay._rates import (
@@ -26,23 +28,25 @@ class LearningRateLogger(RateCallback):
 
     so that `History`, `CSVLogger` and the progress bar show it beside the loss that it
     produced. (With a `MultiOptimizer`, `learning_rate_<name>` of each inner optimizer,
-    as Keras's own callbacks name it.) `PlateauDecay` does the same by itself. Put it before
-    the callbacks that write the logs. A rate that is in the logs already stays. (`TensorBoard`
-    replaces the rate of a schedule by that of the next step, which it takes itself.)
+    as Keras's own callbacks name it; of an optimizer that the model holds under another name, such
+    as `d_optimizer`, `learning_rate_d_optimizer`.) `PlateauDecay` does the same by itself. Put it
+    before the callbacks that write the logs. A rate that is in the logs already stays.
+    (`TensorBoard` replaces the rate of a schedule by that of the next step, which it takes itself.)
 
-    Before training begins it tells the schedules of the optimizer, also those inside others, how
-    many steps an epoch of this `fit` has, where they do not know it. And it warns of what
-    schedules invite: a `steps_per_epoch` that is not the run's (but for 1, which makes a step an
-    epoch); `initial_epoch > 0` with an optimizer at step 0, whose schedule starts over; an
-    optimizer that takes no step; a counter that counts more steps than there are batches.
+    Schedules without a `steps_per_epoch` count the epochs of this `fit` through it, in every
+    optimizer that the model holds. And it warns of what schedules invite: a given
+    `steps_per_epoch` that is not the run's (but for 1, which makes a step an epoch);
+    `initial_epoch > 0` with an optimizer at step 0, where a schedule counts steps; an optimizer
+    that takes no step; a counter that counts more steps than there are batches; a rate that has
+    come to 0.
 
     Args:
         warn: Whether to warn.
-        every: Int >= 1 or `None`: also put the rate into the logs of every n-th batch, beginning
-            with the first one of the epoch, for `TensorBoard(update_freq=...)` and other callbacks
-            after this one that read them. It is computed on the host, from the batches counted,
-            without reading a device (but for what a schedule that is not of this package does
-            when it is called); a float rate is that of the beginning of the epoch.
+        every: Int >= 1 or `None`: also put the rate into the logs of every n-th batch of the
+            training run, counted from 1 as `TensorBoard(update_freq=n)` does: list it before that
+            one and give both the same number. It is the rate of the batch's last update, computed
+            on the host without reading a device (but for what a schedule that is not of this
+            package does when it is called); a float rate is that of the beginning of the epoch.
 
     Attributes:
         seen: What it logged: for each name a list of pairs of a step and the rate at it.
@@ -50,8 +54,8 @@ class LearningRateLogger(RateCallback):
 
     Raises:
         TypeError: an argument of the wrong type.
-        ValueError: `every` below 1; a schedule that is to learn its `steps_per_epoch` in a `fit`
-            that does not know it.
+        ValueError: `every` below 1; a schedule that counts the epochs of a `fit` which does not
+            know how many steps one has.
 
     Example:
 
@@ -64,35 +68,54 @@ class LearningRateLogger(RateCallback):
         self.warn = _checks.boolean("warn", warn)
         self.every = None if every is None else _checks.integer("every", every, 1)
         self.seen: dict[str, list[tuple[int, float]]] = {}
-        self._next_batch = 0
-        self._rates: dict[str, Any] = {}
+        self._batches = 0
+        """The batches of the training run so far, as `TensorBoard` counts them: of those that run
+        in one execution (`steps_per_execution`), the last one."""
+        self._rates: dict[str, tuple[Any, int, int]] = {}
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        super().on_train_begin(logs)
+        self._batches = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
-        self._next_batch = 0
-        if self.every is not None:
-            self._rates = {
-                f"learning_rate{name}": schedule_of(leaf) or effective_rate(leaf)
-                for name, leaf in named_optimizers(self._optimizer)
-            }
+        self._rates = {}
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_end(batch, logs)
-        # With `steps_per_execution` only the last batch of each execution comes by here.
-        if self.every is None or logs is None or batch < self._next_batch:
+        self._batches += 1
+        if self.every is None or logs is None or self._batches % self.every:
             return
-        self._next_batch = (batch // self.every + 1) * self.every
-        step = self._steps_before + batch
-        for name, rate in self._rates.items():
+        if not self._rates:
+            # Not when the epoch begins: its first batch tells how many updates one brings.
+            self._rates = dict(self._rates_now())
+        for name, (rate, step, updates) in self._rates.items():
+            step += updates * (batch + 1) - 1
             logs[name] = rate_used(rate, step)
             self._see(name, step, logs[name])
+
+    def _rates_now(self) -> Iterator[tuple[str, tuple[Any, int, int]]]:
+        """Each rate, the step that the epoch begins at, and the updates that a batch brings."""
+        run = self._this_run()
+        for suffix, optimizer in self._optimizers().items():
+            attached = attached_to(optimizer)
+            updates = 1 if attached is None else attached.state.clock.updates
+            named = named_optimizers(optimizer, suffix)
+            for (name, inner), step in zip(named, run.shared[id(optimizer)].counters, strict=False):
+                rate = schedule_of(inner)
+                yield (
+                    f"learning_rate{name}",
+                    (effective_rate(inner) if rate is None else rate, step, updates),
+                )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
         if self.every is None:
-            for name, leaf in named_optimizers(self._optimizer):
-                rate = effective_rate(leaf, last_step=True)
-                self._see(f"learning_rate{name}", max(steps_done(leaf) - 1, 0), rate)
+            for suffix, optimizer in self._optimizers().items():
+                logged = self._this_run().shared[id(optimizer)].logged
+                for name, inner in named_optimizers(optimizer, suffix):
+                    name = f"learning_rate{name}"
+                    self._see(name, max(steps_done(inner) - 1, 0), logged[name])
 
     def _see(self, name: str, step: int, rate: float) -> None:
         self.seen.setdefault(name, []).append((step, rate))

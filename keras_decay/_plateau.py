@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any, Literal, TypedDict
 
 import keras
 
 from keras_decay import _checks, _keras
-from keras_decay._backend import to_number
+from keras_decay._attach import Attached, attach, remake_train_function
+from keras_decay._backend import sync_variables, to_number
 from keras_decay._callback import RateCallback
 from keras_decay._config import register
-from keras_decay._doubts import usable_weights
-from keras_decay._hold import renew_step, take_hold
-from keras_decay._memory import PlateauMemory, Record
-from keras_decay._processes import agreed
+from keras_decay._processes import all_reduce_mean
 from keras_decay._rates import learning_rates
-from keras_decay._rule import Memory, Rule
-from keras_decay._writes import Snapshot, Writes, reduction
+from keras_decay._rule import Rule
+from keras_decay._snapshot import Snapshot, Write, reduction, restoring_weights
+from keras_decay._state import Clock, State
+from keras_decay._warnings import Warnings, usable_weights
 
 ONLY_ONE = (
     "An optimizer can have only one `PlateauDecay`: a second one would count every observation "
     "twice. Remove one of them."
 )
-ONE_FIT = (
-    "This `PlateauDecay` is in another `fit` that has not ended. Give each `fit` that runs at the "
-    "same time a callback of its own."
-)
-CLAIMING = threading.Lock()
-STATE = ("best", "wait", "cooldown", "scale", "reductions")
+
+
+class PlateauDecayState(TypedDict):
+    """What `PlateauDecay.state` shows."""
+
+    best: float | None
+    wait: int
+    cooldown: int
+    scale: float
+    reductions: int
 
 
 @register
@@ -66,7 +68,7 @@ class PlateauDecay(RateCallback):
     being compiled anew. In `LossScaleOptimizer` and `MultiOptimizer` the inner optimizers are
     reduced, all by the same decision.
 
-    The memory (`best`, `wait`, `cooldown`, `scale`, `reductions`) belongs to the optimizer and
+    What it knows (`best`, `wait`, `cooldown`, `scale`, `reductions`) belongs to the optimizer and
     is saved with it: a second `fit`, a new `PlateauDecay` object, `load_model` and
     `BackupAndRestore` go on where it was; a new optimizer starts afresh. One exception: a
     whole-model file keeps nothing of a float rate but the rate, so there the memory starts
@@ -131,26 +133,28 @@ class PlateauDecay(RateCallback):
     PyTorch; the bias-corrected average of Kingma and Ba, "Adam" (2015), section 3.
     """
 
+    counts_first = True
+
     def __init__(
         self,
         monitor: str = "val_loss",
         factor: float = 0.1,
         patience: int | Sequence[int] = 10,
         *,
-        mode: str = "auto",
+        mode: Literal["auto", "min", "max"] = "auto",
         min_delta: float = 1e-4,
         relative: bool = False,
         smoothing: float = 0.0,
         cooldown: int = 0,
         min_learning_rate: float = 0.0,
         max_reductions: int | None = None,
-        reduce_on: str = "plateau",
+        reduce_on: Literal["plateau", "improvement"] = "plateau",
         start_from_epoch: int = 0,
         restore_best_weights: bool = False,
         recover: bool = False,
         stop_at_minimum: bool = False,
         optimizer: str = "optimizer",
-        verbose: int = 0,
+        verbose: int | bool = 0,
     ):
         super().__init__()
         self.monitor = _checks.string("monitor", monitor)
@@ -173,7 +177,7 @@ class PlateauDecay(RateCallback):
         self.recover = _checks.boolean("recover", recover)
         self.stop_at_minimum = _checks.boolean("stop_at_minimum", stop_at_minimum)
         self.optimizer = _checks.string("optimizer", optimizer)
-        self.verbose = _checks.integer("verbose", verbose, 0)
+        self.verbose = int(verbose) if verbose is True else _checks.integer("verbose", verbose, 0)
         self._rule = Rule(
             factor=self.factor,
             patience=(self.patience,) if isinstance(self.patience, int) else self.patience,
@@ -184,44 +188,37 @@ class PlateauDecay(RateCallback):
             max_reductions=self.max_reductions,
             on_improvement=self.reduce_on == "improvement",
         )
-        self._memory: PlateauMemory | None = None
-        self._thread: int | None = None
-        """The thread of the `fit` that has this callback."""
-        self._training = False
-        self._loaded_before = False
-        self._finite: Snapshot | None = None
+        self._attached: Attached | None = None
+        self._kept: Snapshot | None = None
         """The end of the last finite epoch, or the start of training."""
         self._was_finite = False
+        self._of_loop = Warnings()
+        """What is said outside of `fit`."""
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy is another callback: the memory and the training are not its own.
-        return {
-            **super().__getstate__(),
-            "_memory": None,
-            "_thread": None,
-            "_training": False,
-            "_finite": None,
-        }
+        # A copy is another callback: the optimizer and its state are not its own.
+        return {**super().__getstate__(), "_attached": None, "_kept": None}
 
     @property
-    def state(self) -> dict[str, Any]:
+    def state(self) -> PlateauDecayState:
         """The memory: `best` (`None` before the first finite value), `wait`, `cooldown`,
         `scale`, `reductions`."""
-        memory = self._attached().memory
-        return {name: getattr(memory, name) for name in STATE}
+        plateau = asdict(self._known().state.plateau)
+        return {name: plateau[name] for name in PlateauDecayState.__annotations__}  # type: ignore[return-value]
 
     def reset(self) -> None:
         """Forgets all that was observed. A schedule is back at its own rate; a float rate
-        stays where it is."""
-        attached = self._attached()
+        stays where it is. The epochs that have been trained stay counted."""
+        self._known()
         self.attach(self.model)
-        attached.commit(Record(Memory()))
+        attached = self._known()
+        attached.commit(State(clock=attached.state.clock))
 
     def attach(self, model: Any) -> None:
-        """Takes hold of the model's optimizer, as `fit` does first.
+        """Attaches the plateau to the model's optimizer, as `fit` does first.
 
         Call it in a custom training loop, before the step is compiled; and before
-        `load_weights`, which else finds no place for the memory that the file holds.
+        `load_weights`, which else finds no place for the state that the file holds.
 
         Args:
             model: A compiled model, or any object with an `optimizer`.
@@ -230,15 +227,16 @@ class PlateauDecay(RateCallback):
             TypeError: a learning rate that is neither a float nor a `LearningRateSchedule`.
             ValueError: no optimizer.
         """
-        optimizer = self._optimizer_of(model)
         if self.model is not model:
-            super().set_model(model)
-            self._finite, self._was_finite = None, False
-        self._memory = take_hold(model, optimizer, self.min_learning_rate)
-        if self._memory.owner != id(self):
-            self._memory.owner = id(self)
-        renew_step(model, optimizer)
-        if self._finite is None:
+            # Not the `set_model` of this class, which begins a `fit`.
+            keras.callbacks.Callback.set_model(self, model)
+            self._run = self._kept = None
+            self._was_finite, self._of_loop = False, Warnings()
+        optimizer = self._optimizer
+        self._attach(optimizer)
+        self._known().owner = id(self)
+        remake_train_function(model, optimizer)
+        if self._kept is None:
             self._keep()
 
     def update(self, value: Any, epoch: int | None = None) -> bool:
@@ -256,16 +254,16 @@ class PlateauDecay(RateCallback):
 
         Raises:
             TypeError: `value` is no number, `epoch` no int.
-            RuntimeError: no `attach` before; processes whose rates or memories differ.
+            RuntimeError: no `attach` before; processes whose rates or states differ.
             ValueError: `epoch` below 0; `mode="auto"` and a metric that declares no direction;
-                another `PlateauDecay` has taken hold of the optimizer.
+                another `PlateauDecay` has been attached to the optimizer.
         """
         number = _number(value)
         if epoch is not None:
             epoch = _checks.integer("epoch", epoch, 0)
-        self._owned()
-        self.attach(self.model)  # A schedule may have been set since.
-        return self._observe(number, epoch, math.isfinite(number))
+        clock = self._ready().state.clock
+        after = clock if epoch is None else clock.after(epoch)
+        return self._observe(number, epoch, after, math.isfinite(number), keep=True)
 
     def reduce(self) -> bool:
         """Reduces the learning rate now, by hand, with all that a reduction brings.
@@ -275,169 +273,172 @@ class PlateauDecay(RateCallback):
 
         Raises:
             RuntimeError: no `attach` before.
-            ValueError: another `PlateauDecay` has taken hold of the optimizer.
+            ValueError: another `PlateauDecay` has been attached to the optimizer.
         """
-        attached = self._owned()
-        self.attach(self.model)
-        return self._reduce(attached.record, None)
+        return self._reduce(self._ready().state, None)
+
+    def _ready(self) -> Attached:
+        """What is attached, when something is called from outside of `fit`."""
+        self._owned()
+        sync_variables(self.model)
+        self.attach(self.model)  # A schedule may have been set since.
+        return self._known()
 
     def set_model(self, model: Any) -> None:
-        self._claim()
-        with self._free_after_an_error():
-            super().set_model(model)
-            self.attach(model)
-        attached = self._attached()
-        # What is loaded from now on, `BackupAndRestore` loads.
-        self._loaded_before, attached.loaded = attached.loaded, False
-
-    def _claim(self) -> None:
-        """Makes this the callback of the `fit` in this thread, and of no other until its end."""
-        alive = {thread.ident for thread in threading.enumerate()}
-        with CLAIMING:
-            if self._thread not in (None, threading.get_ident()) and self._thread in alive:
-                raise ValueError(ONE_FIT)
-            self._thread = threading.get_ident()
-        # Still set where a `fit` before was stopped by an error, of which Keras says nothing.
-        self._training = False
-
-    @contextlib.contextmanager
-    def _free_after_an_error(self) -> Iterator[None]:
-        """A `fit` that this refuses has not got it."""
-        try:
-            yield
-        except BaseException:
-            self._thread, self._training = None, False
-            raise
+        self._kept, self._was_finite = None, False
+        super().set_model(model)
+        self._known().owner = id(self)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        with self._free_after_an_error():
-            if self._training:  # The same one, listed twice.
-                raise ValueError(ONLY_ONE)
-            self._owned()
-            super().on_train_begin(logs)
-        self._training = True
-        self._was_finite = False
+        if self._run is not None and self._run.training:  # The same one, listed twice.
+            raise ValueError(ONLY_ONE)
+        self._owned()
+        super().on_train_begin(logs)
         # Keras may not have built its metrics yet; where it has, no epoch is trained in vain.
         if self.monitor.removeprefix("val_") in _keras.metric_directions(self.model):
             self._direction()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        # What an interrupt left half done is done now; and a schedule may have been set, or a
-        # `MultiOptimizer` been built, since the last epoch.
-        self.attach(self.model)
+        first = not self._this_run().begun
         super().on_epoch_begin(epoch, logs)
+        if first:
+            self._warnings.leave_rates(self._optimizer)
+            self._say_where_it_goes_on(epoch)
         self._keep()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = {} if logs is None else logs
-        attached = self._attached()
         super().on_epoch_end(epoch, logs)
-        if attached.scales:
-            logs[f"learning_rate_scale{self._suffix}"] = attached.memory.scale
-        self._doubts.compare_rates(self._optimizer)
+        attached, optimizer = self._owned(), self._optimizer
+        self._warnings.warn_if_rates_moved(optimizer)
+        clock = self._ended(optimizer, attached, epoch)
         finite = not self.recover or self._all_finite(logs)
         if self.monitor in logs or not finite:
             value = _number(logs[self.monitor]) if finite else math.nan
-            self._observe(value, epoch, finite)
+            self._observe(value, epoch, clock, finite)
         else:
             self._was_finite = True
-            self._commit(attached.record, attached.memory.after(epoch))
-        self._doubts.compare_metrics(self.monitor, logs)
-
-    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
-        if not self._training:  # `evaluate`, and not the validation of a `fit`.
-            self._thread = None
-
-    on_predict_end = on_test_end
+            attached.commit(replace(attached.state, clock=clock))
+        self._warnings.warn_if_monitor_missing(self.monitor, logs)
+        self._warnings.leave_rates(optimizer)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        self._thread, self._training = None, False
-        self._finite = None
-        self._doubts.compare_all_metrics(self.monitor)
+        self._warnings.warn_if_never_monitored(self.monitor)
+        self._kept = None
+        super().on_train_end(logs)
 
-    def _observe(self, number: float, epoch: int | None, finite: bool) -> bool:
+    def _keep_logged(self, optimizer: Any, suffix: str, shared: Any) -> None:
+        super()._keep_logged(optimizer, suffix, shared)
+        attached = self._known()
+        if attached.scales:
+            scale = attached.state.plateau.scale
+            shared.logged.setdefault(f"learning_rate_scale{suffix}", scale)
+
+    def _observe(
+        self, number: float, epoch: int | None, clock: Clock, finite: bool, keep: bool = False
+    ) -> bool:
         """Takes one observation; returns whether it reduced the rate."""
-        record = self._owned().record
-        memory = record.memory
+        attached = self._owned()
+        before = attached.state
         # Of the optimizer's life: a loop of `fit(epochs=1)` is at epoch 0 for ever.
-        early = epoch is not None and max(epoch, memory.epochs) < self.start_from_epoch
-        after = memory if epoch is None else memory.after(epoch)
-        due, weights = False, record.best_weights
+        early = epoch is not None and max(epoch, before.clock.epochs) < self.start_from_epoch
+        after, due = replace(before, clock=clock), False
         if self.recover or not early:
-            number = agreed(number, self._optimizer, memory)
+            number = all_reduce_mean(number, self._optimizer, before)
         if not early:
-            after, due = self._rule.observe(after, number, self._direction())
-            if after.best != memory.best:
+            plateau, due = self._rule.observe(before.plateau, number, self._direction())
+            after = replace(after, plateau=plateau)
+            if plateau.best != before.plateau.best:
                 weights = self.model.get_weights() if self.restore_best_weights else None
-        record = Record(after, weights)
+                after = replace(after, best_weights=weights)
         finite = finite and math.isfinite(number)
-        recovers = self.recover and not finite
         self._was_finite |= finite
-        if due or recovers:
-            reduced = self._reduce(record, epoch, recovers)
+        if due or (self.recover and not finite):
+            reduced = self._reduce(after, epoch, recovers=self.recover and not finite)
         else:
-            self._attached().commit(record)
+            attached.commit(after)
             reduced = False
-        if finite and not self._training:
-            # In a loop of one's own nobody says when an epoch begins.
+        if keep and finite:
+            # A custom loop has no epoch hook.
             self._keep()
         return reduced
 
     def _keep(self) -> None:
         """Keeps the state to go back to, unless the last step of a finite epoch has spoilt it."""
-        optimizer = self._optimizer
-        if self.recover and optimizer.built:
-            now = Snapshot(self.model, optimizer)
+        if self.recover and self._optimizer.built:
+            now = Snapshot(self.model, self._optimizer)
             if now.finite:
-                self._finite = now
+                self._kept = now
 
-    def _commit(self, record: Record, memory: Memory) -> None:
-        self._attached().commit(replace(record, memory=memory))
-
-    def _reduce(self, record: Record, epoch: int | None, recovers: bool = False) -> bool:
-        """Commits a record, with a reduction where one can be made; returns whether it was."""
-        made = reduction(self._rule, record.memory, self._optimizer, self.min_learning_rate)
-        writes: Writes = ()
-        if made is not None:
-            memory, writes = made
-            record = replace(record, memory=memory)
-        elif self.stop_at_minimum:
-            self.model.stop_training = True
+    def _reduce(self, state: State, epoch: int | None, recovers: bool = False) -> bool:
+        """Commits a state, with a reduction where one can be made; returns whether it was."""
+        attached, optimizer = self._known(), self._optimizer
+        if self._run is not None and self._run.training:
+            # The logs show the rate that the last step was trained at.
+            self._keep_logged(optimizer, self._suffix, self._run.shared[id(optimizer)])
+        made = reduction(self._rule, state.plateau, optimizer, self.min_learning_rate)
+        writes: list[Write] = []
         if recovers:
             # First, since an optimizer of a user's own may have its rate among its variables.
-            kept = self._finite
-            self._doubts.compare_recovery(kept is not None, self._was_finite, made is not None)
-            writes = (() if kept is None else (kept.restore,)) + writes
+            self._warnings.warn_of_recovery(
+                self._kept is not None, self._was_finite, made is not None
+            )
+            writes += [] if self._kept is None else [self._kept.restoring()]
         elif made is not None and self.restore_best_weights:
-            weights = usable_weights(record.best_weights, self.model)
-            record = replace(record, best_weights=weights)
-            writes += () if weights is None else (lambda: self.model.set_weights(weights),)
-        self._attached().commit(replace(record, writes=writes))
-        self._doubts.rates_left(self._optimizer)
+            weights = usable_weights(state.best_weights, self.model)
+            state = replace(state, best_weights=weights)
+            writes += [] if weights is None else [restoring_weights(self.model, weights)]
+        if made is not None:
+            plateau, set_rates = made
+            state = replace(state, plateau=plateau)
+            writes += set_rates
+        else:
+            self.model.stop_training |= self.stop_at_minimum
+            self._warnings.warn_if_at_floor(
+                state.plateau.reductions, learning_rates(optimizer), self.min_learning_rate
+            )
+
+        def write() -> None:
+            for each in writes:
+                each()
+
+        attached.commit(state, write)
+        self._warnings.leave_rates(optimizer, reduced=made is not None)
         if made is not None and self.verbose:
             at = "" if epoch is None else f"Epoch {epoch + 1}: "
-            rates = ", ".join(f"{rate:.6g}" for rate in learning_rates(self._optimizer).values())
+            rates = ", ".join(f"{rate:.6g}" for rate in learning_rates(optimizer).values())
             print(f"\n{at}PlateauDecay reduces the learning rate to {rates}.")
         return made is not None
+
+    def _say_where_it_goes_on(self, epoch: int) -> None:
+        """What is known when training begins, where that is not nothing."""
+        state = self._known().state
+        shared = self._this_run().shared[id(self._optimizer)]
+        found = state if shared.found is None else shared.found
+        done = max(shared.counters, default=0)
+        self._warnings.warn_if_state_differs(found, epoch, done, shared.resumed)
+        if self.verbose and state.has_observed:
+            plateau = state.plateau
+            print(
+                f"\nPlateauDecay goes on after {state.clock.epochs} epochs: best "
+                f"{plateau.best}, scale {plateau.scale:.6g}, {plateau.wait} of the patience."
+            )
 
     def _all_finite(self, logs: dict[str, Any]) -> bool:
         """Whether the metric and the training loss of an epoch are finite, on all processes."""
         values = [_number(logs[name]) for name in (self.monitor, "loss") if name in logs]
         finite = 0.0 if all(map(math.isfinite, values)) else math.nan
-        return math.isfinite(agreed(finite, self._optimizer, self._attached().memory))
+        return math.isfinite(all_reduce_mean(finite, self._optimizer, self._known().state))
 
-    def _begin(self, epoch: int) -> None:
-        super()._begin(epoch)
-        attached = self._attached()
-        self._doubts.compare_memory(attached, epoch, self._steps_before, self._loaded_before)
-        self._loaded_before = attached.loaded = False
+    @property
+    def _warnings(self) -> Warnings:
+        optimizer = self._optimizer
+        of_run = {} if self._run is None else self._run.warnings
+        return of_run.get(id(optimizer), self._of_loop)
 
     @property
     def _optimizer(self) -> Any:
-        return self._optimizer_of(self.model)
-
-    def _optimizer_of(self, model: Any) -> Any:
-        optimizer = getattr(model, self.optimizer, None)
+        optimizer = getattr(self.model, self.optimizer, None)
         if isinstance(optimizer, keras.optimizers.Optimizer):
             return optimizer
         if self.optimizer == "optimizer":
@@ -447,28 +448,35 @@ class PlateauDecay(RateCallback):
             )
         names = [
             name
-            for name, each in vars(model).items()
+            for name, each in vars(self.model).items()
             if isinstance(each, keras.optimizers.Optimizer)
         ]
         must = f"the attribute of an optimizer of the model, one of {names}"
         return _checks.fail("optimizer", self.optimizer, must)
 
+    def _optimizers(self) -> dict[str, Any]:
+        return {self._suffix: self._optimizer}
+
+    def _attach(self, optimizer: Any) -> Attached | None:
+        self._attached = attach(self.model, optimizer, self.min_learning_rate)
+        return self._attached
+
     @property
     def _suffix(self) -> str:
         return "" if self.optimizer == "optimizer" else f"_{self.optimizer}"
 
-    def _attached(self) -> PlateauMemory:
-        if self._memory is None:
+    def _known(self) -> Attached:
+        if self._attached is None:
             raise RuntimeError(
                 "This `PlateauDecay` has no optimizer yet. Pass it to `fit`, or call "
                 "`attach(model)` first."
             )
-        return self._memory
+        return self._attached
 
-    def _owned(self) -> PlateauMemory:
+    def _owned(self) -> Attached:
         # In one `fit`, Keras has called `set_model` on all callbacks before anything else: the
-        # last one that attached itself owns the memory, and any other would count it again.
-        attached = self._attached()
+        # last one that attached itself owns the state, and any other would count it again.
+        attached = self._known()
         if attached.owner != id(self):
             raise ValueError(ONLY_ONE)
         return attached

@@ -13,7 +13,7 @@ import numpy as np
 from keras_decay import _keras
 from keras_decay._backend import BACKEND
 from keras_decay._rates import learning_rates
-from keras_decay._rule import Memory
+from keras_decay._state import State
 
 if BACKEND == "tensorflow":
     import tensorflow as tf
@@ -21,25 +21,25 @@ elif BACKEND == "torch":
     import torch
 
 
-def agreed(value: float, optimizer: Any, memory: Memory) -> float:
+def all_reduce_mean(value: float, optimizer: Any, state: State) -> float:
     """The value of the metric that every process decides by: its mean over the processes.
 
     What costs the most when it goes wrong is checked along with it: processes whose rate or
-    memory differ train replicas that drift apart, while their logs stay equal. So each process
+    state differ train replicas that drift apart, while their logs stay equal. So each process
     sends two numbers, the value and a checksum.
     """
-    leaves = _keras.leaf_optimizers(optimizer)
-    gather = gather_of(_keras.step_counter(leaves[0]))
+    inner = _keras.inner_optimizers(optimizer)
+    gather = all_gather(_keras.step_counter(inner[0]))
     if gather is None:
         return value
-    state = f"{memory}, {learning_rates(optimizer)}"
-    values, checksums = gather(np.array([value, zlib.crc32(state.encode())], "float64")).T
+    here = f"{state.plateau}, {state.clock}, {learning_rates(optimizer)}"
+    values, checksums = gather(np.array([value, zlib.crc32(here.encode())], "float64")).T
     if (checksums != checksums[0]).any():
         raise RuntimeError(
-            "The processes that train this model have different learning rates, or memories of "
+            "The processes that train this model have different learning rates, or states of "
             "`PlateauDecay`, so its replicas would drift apart. Load the same files on every "
             "process, and do on every process what changes the optimizer or the plateau. "
-            f"Here: {state}"
+            f"Here: {here}"
         )
     if (values == value).all():
         return value
@@ -47,7 +47,7 @@ def agreed(value: float, optimizer: Any, memory: Memory) -> float:
     return math.fsum(values) / len(values) if np.isfinite(values).all() else math.nan
 
 
-def gather_of(variable: Any) -> Callable[[Any], Any] | None:
+def all_gather(variable: Any) -> Callable[[Any], Any] | None:
     """What collects a row of float64 from each process that trains the model with this one.
 
     It returns the rows in the same order on every process, and every process has to call it.
@@ -56,7 +56,7 @@ def gather_of(variable: Any) -> Callable[[Any], Any] | None:
     if BACKEND == "tensorflow":
         strategy = getattr(variable.value, "distribute_strategy", None)
         if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-            return _gather_over(strategy)
+            return _all_gather_over(strategy)
     if BACKEND == "jax" and not variable.value.is_fully_addressable:
         from jax.experimental.multihost_utils import process_allgather
 
@@ -79,7 +79,7 @@ def gather_of(variable: Any) -> Callable[[Any], Any] | None:
 
 
 @functools.cache
-def _gather_over(strategy: Any) -> Callable[[Any], Any]:
+def _all_gather_over(strategy: Any) -> Callable[[Any], Any]:
     """Kept, since TensorFlow takes 0.4 s to trace it and 0.01 s to run it."""
 
     @tf.function  # type: ignore[untyped-decorator]

@@ -52,18 +52,18 @@ def named_optimizers(optimizer: Any, suffix: str = "") -> Iterator[tuple[str, An
     """
     several = hasattr(_keras.unwrapped(optimizer), "optimizers")
     taken = set()
-    for leaf in _keras.leaf_optimizers(optimizer):
+    for inner in _keras.inner_optimizers(optimizer):
         name, count = suffix, 0
         while several and (name == suffix or name in taken):
-            name = f"{suffix}_{leaf.name}" + (f"_{count}" if count else "")
+            name = f"{suffix}_{inner.name}" + (f"_{count}" if count else "")
             count += 1
         taken.add(name)
-        yield name, leaf
+        yield name, inner
 
 
 def learning_rates(optimizer: Any, suffix: str = "", last_step: bool = False) -> dict[str, float]:
     """The effective rates by the names that they are logged under."""
     return {
-        f"learning_rate{name}": effective_rate(leaf, last_step)
-        for name, leaf in named_optimizers(optimizer, suffix)
+        f"learning_rate{name}": effective_rate(inner, last_step)
+        for name, inner in named_optimizers(optimizer, suffix)
     }

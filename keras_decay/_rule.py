@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
-class Memory:
+class PlateauState:
     """What a plateau has counted so far. It belongs to the optimizer.
 
     Attributes:
@@ -17,9 +17,6 @@ class Memory:
         cooldown: How many of the next observations are not counted.
         scale: The product of all reductions.
         reductions: How many they were.
-        epoch: The last epoch that ended, as `fit` counts it, whether or not it brought an
-            observation.
-        epochs: How many epochs have ended, in however many calls of `fit`.
         average: The moving average of the finite observations, from 0 on.
         observations: How many went into it.
     """
@@ -29,14 +26,8 @@ class Memory:
     cooldown: int = 0
     scale: float = 1.0
     reductions: int = 0
-    epoch: int | None = None
-    epochs: int = 0
     average: float = 0.0
     observations: int = 0
-
-    def after(self, epoch: int) -> Memory:
-        """The memory after the end of an epoch."""
-        return replace(self, epoch=epoch, epochs=max(epoch, self.epochs) + 1)
 
 
 @dataclass(frozen=True)
@@ -57,51 +48,51 @@ class Rule:
     max_reductions: int | None
     on_improvement: bool
 
-    def observe(self, memory: Memory, observed: float, mode: str) -> tuple[Memory, bool]:
-        """The memory after one observation, and whether a reduction is due."""
-        memory, value = self._smoothed(memory, observed)
-        best, wait = memory.best, memory.wait
+    def observe(self, state: PlateauState, observed: float, mode: str) -> tuple[PlateauState, bool]:
+        """The state after one observation, and whether a reduction is due."""
+        state, value = self._smoothed(state, observed)
+        best, wait = state.best, state.wait
         better = self._better(value, best, mode)
         if better:
             best = value
             wait = wait if self.on_improvement else 0
-        if memory.cooldown > 0:
-            return replace(memory, best=best, wait=wait, cooldown=memory.cooldown - 1), False
+        if state.cooldown > 0:
+            return replace(state, best=best, wait=wait, cooldown=state.cooldown - 1), False
         if self.on_improvement:
-            counts = better and memory.best is not None
+            counts = better and state.best is not None
         else:
             counts = not better
         wait += counts
         # `wait` is above the patience where an earlier run was more patient.
-        patience = self.patience[min(memory.reductions, len(self.patience) - 1)]
+        patience = self.patience[min(state.reductions, len(self.patience) - 1)]
         due = counts and wait >= patience
-        return replace(memory, best=best, wait=0 if due else wait), due
+        return replace(state, best=best, wait=0 if due else wait), due
 
-    def reduce(self, memory: Memory) -> Memory | None:
-        """The memory after a reduction, `None` where there have been as many as there may be."""
-        if self.max_reductions is not None and memory.reductions >= self.max_reductions:
+    def reduce(self, state: PlateauState) -> PlateauState | None:
+        """The state after a reduction, `None` where there have been as many as there may be."""
+        if self.max_reductions is not None and state.reductions >= self.max_reductions:
             return None
         return replace(
-            memory,
+            state,
             wait=0,
             # Never 0: a float rate may be set back any number of times.
-            scale=max(memory.scale * self.factor, sys.float_info.min),
+            scale=max(state.scale * self.factor, sys.float_info.min),
             cooldown=self.cooldown,
-            reductions=memory.reductions + 1,
+            reductions=state.reductions + 1,
         )
 
     def reduced(self, rate: float, floor: float) -> float:
         """A rate after a reduction: multiplied, but for the floor, which raises none."""
         return max(rate * self.factor, min(rate, floor))
 
-    def _smoothed(self, memory: Memory, observed: float) -> tuple[Memory, float]:
+    def _smoothed(self, state: PlateauState, observed: float) -> tuple[PlateauState, float]:
         if not math.isfinite(observed) or self.smoothing == 0.0:
-            return memory, observed
-        average = self.smoothing * memory.average + (1.0 - self.smoothing) * observed
-        count = memory.observations + 1
+            return state, observed
+        average = self.smoothing * state.average + (1.0 - self.smoothing) * observed
+        count = state.observations + 1
         # Early on the average still holds some of the 0 that it began with.
         value = average / (1.0 - self.smoothing**count)
-        return replace(memory, average=average, observations=count), value
+        return replace(state, average=average, observations=count), value
 
     def _better(self, value: float, best: float | None, mode: str) -> bool:
         if not math.isfinite(value):

@@ -1,29 +1,67 @@
-"""A schedule times the scale of a plateau."""
+"""What an optimizer holds in the place of its schedule: the schedule, by epochs, times a scale."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from keras_decay import _checks
-from keras_decay._backend import assign
+from keras_decay._backend import LAST_STEP
 from keras_decay._config import register
 from keras_decay._formula import (
-    FormulaSchedule,
     Numbers,
+    Scalar,
+    Schedule,
     Tensors,
     check_schedule,
     rate_at,
     rate_of,
+    with_steps_per_epoch,
 )
-from keras_decay._memory import PlateauMemory, Record, checked_memory
-from keras_decay._rule import Memory
+from keras_decay._state import State, checked_state
+
+
+@dataclass(frozen=True)
+class _Keeps:
+    """The state of a `PlateauScale` that is part of no optimizer."""
+
+    state: State
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What of the state is in the compiled step.
+
+    Attributes:
+        index: Which of the inner optimizers this is the rate of.
+        steps_per_epoch: The number for the schedules that have none.
+        shifted: Whether the clock of those may differ from the optimizer's counter.
+        scaled: Whether the scale of the state is that of this schedule too.
+        scale: The variable that has it, `None` where no plateau is attached.
+        offset: The variable that has the clock's offset, or `None`.
+    """
+
+    index: int
+    steps_per_epoch: int | None
+    shifted: bool
+    scaled: bool = True
+    scale: Any = None
+    offset: Any = None
+
+    def is_like(self, other: Placement) -> bool:
+        """Whether a compiled step is the same with both."""
+        # A variable may not be compared by value.
+        return all(
+            one is two if field.name in ("scale", "offset") else one == two
+            for field in fields(self)
+            for one, two in [(getattr(self, field.name), getattr(other, field.name))]
+        )
 
 
 @register
-class PlateauScale(FormulaSchedule):
+class PlateauScale(Schedule):
     """A schedule, or a constant rate, times the scale of a `PlateauDecay`.
 
     ```
@@ -31,9 +69,13 @@ class PlateauScale(FormulaSchedule):
     learning_rate = max(base * scale, min(base, min_learning_rate))
     ```
 
-    `PlateauDecay` puts it around the schedule of an optimizer. Build it yourself only to give
-    a constant rate a plateau whose memory travels in a whole-model file, of which Keras saves
-    nothing for a float: `learning_rate=PlateauScale(0.1)`.
+    What in the schedule counts the epochs of `fit` is called at the step that these make, whatever
+    the optimizer has counted.
+
+    The callbacks put it around the schedule of an optimizer, `LearningRateLogger` only where that
+    counts the epochs of `fit`. Build it yourself only to give a constant rate a plateau whose state
+    travels in a whole-model file, of which Keras saves nothing for a float:
+    `learning_rate=PlateauScale(0.1)`.
 
     The scale is written by the host and read by the compiled training step, so a reduction
     takes effect at the next step, without compiling anything anew.
@@ -41,24 +83,16 @@ class PlateauScale(FormulaSchedule):
     Args:
         schedule: Any `LearningRateSchedule` but a `PlateauScale`, or a float > 0.
         min_learning_rate: Float >= 0, the floor; `PlateauDecay` sets it to its own.
-        best: Float or `None`, the best value observed so far.
-        wait: Int >= 0, the observations counted towards `patience`.
-        cooldown: Int >= 0, how many of the next observations are not counted.
-        scale: Float in (0, 1], the product of all reductions so far.
-        reductions: Int >= 0, how many they were.
-        epoch: Int >= 0 or `None`, the last epoch that the plateau saw the end of.
-        epochs: Int >= 0, how many epochs it saw the end of.
-        average: Float, the moving average of the observations.
-        observations: Int >= 0, how many went into it.
+        state: A dict of numbers, what was known of the optimizer when this was saved with its
+            model: its epochs and its plateau. `None` for a fresh one; leave it alone otherwise.
         name: String.
 
-    `best` to `observations` are the memory of the plateau, here to be saved and loaded with the
-    model; leave them alone otherwise. The object that you build is never changed: a plateau puts
-    one of its own in its place, which starts from this memory.
+    The object that you build is never changed: a callback puts one of its own in its place, which
+    starts from this state.
 
     Raises:
         TypeError: an argument of the wrong type.
-        ValueError: an argument out of its range, or a memory that contradicts itself.
+        ValueError: an argument out of its range, or a state that contradicts itself.
 
     Example:
 
@@ -68,71 +102,66 @@ class PlateauScale(FormulaSchedule):
     """
 
     outermost = True
+    inner = ("schedule",)
 
     def __init__(
         self,
         schedule: Any,
         *,
         min_learning_rate: float = 0.0,
-        best: float | None = None,
-        wait: int = 0,
-        cooldown: int = 0,
-        scale: float = 1.0,
-        reductions: int = 0,
-        epoch: int | None = None,
-        epochs: int = 0,
-        average: float = 0.0,
-        observations: int = 0,
+        state: dict[str, Any] | None = None,
         name: str = "PlateauScale",
     ):
         self.schedule = check_schedule("schedule", schedule)
         self.min_learning_rate = _checks.min_learning_rate(min_learning_rate)
         self.name = _checks.string("name", name)
-        memory = checked_memory(
-            {
-                "best": best,
-                "wait": wait,
-                "cooldown": cooldown,
-                "scale": scale,
-                "reductions": reductions,
-                "epoch": epoch,
-                "epochs": epochs,
-                "average": average,
-                "observations": observations,
-            }
+        own = State() if state is None else checked_state(state)
+        clock = own.clock
+        self.place(_Keeps(own), Placement(0, clock.steps_per_epoch, clock.offset(0) != 0))
+
+    def place(self, keeper: Any, placement: Placement) -> None:
+        """Makes this follow the state that `keeper` has."""
+        self.keeper, self.placement = keeper, placement
+        self.scale = Scalar(
+            lambda: self.state.plateau.scale if placement.scaled else 1.0, placement.scale
         )
-        self.holder: Record | PlateauMemory = Record(memory)
-        """What has the memory: a record of this one's own or, where this is part of an optimizer
-        that a plateau holds, the memory of that optimizer."""
-        self.variable: Any = None
-        """The scale as the compiled step of that optimizer reads it."""
-        self.clock: Any = None
-        """The step counter of that optimizer."""
+        self.offset = Scalar(
+            lambda: max(-LAST_STEP, min(self.state.clock.offset(placement.index), LAST_STEP)),
+            placement.offset,
+        )
+        offset = self.offset if placement.shifted else None
+        self.base = with_steps_per_epoch(self.schedule, placement.steps_per_epoch, offset)
 
     @property
-    def memory(self) -> Memory:
-        return self.holder.memory
+    def state(self) -> State:
+        """What is known of the optimizer that this is part of."""
+        state: State = self.keeper.state
+        return state
 
-    def write(self) -> None:
-        """Has the variable hold what the memory says."""
-        assign(self.variable, self.memory.scale, beside=self.clock)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy is part of no optimizer.
-        return {**vars(self), "holder": Record(self.memory), "variable": None, "clock": None}
+    def at(self, step: int, scale: float) -> float:
+        """The rate at a step, as it would be with that scale."""
+        base = rate_at(self.base, step)
+        return float(np.float32(self._scaled(base, scale, Numbers(step, step))))
 
     def _rate(self, step: Any, xp: Numbers | Tensors) -> Any:
-        return self._scaled(rate_of(self.schedule, step, xp), xp.read(self), xp)
+        base = rate_of(self.base, step, xp)
+        if self.scale.variable is None and self.scale.number == 1.0:
+            return base
+        return self._scaled(base, xp.read(self.scale), xp)
 
     def _scaled(self, base: Any, scale: Any, xp: Numbers | Tensors) -> Any:
         if self.min_learning_rate == 0.0:
             return base * scale
         return xp.maximum(base * scale, xp.minimum(base, self.min_learning_rate))
 
-    def at(self, step: int, scale: float) -> float:
-        """The rate at a step, as it would be with that scale."""
-        base = rate_at(self.schedule, step)
-        return float(np.float32(self._scaled(base, scale, Numbers(step, step))))
-
     def _arguments(self) -> dict[str, Any]:
-        return {**super()._arguments(), **asdict(self.memory)}
+        state = self.state if self.placement.scaled else State(clock=self.state.clock)
+        return {**super()._arguments(), "state": state.numbers(self.placement.index) or None}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy is part of no optimizer.
+        return _made, (type(self), self._arguments())
+
+
+def _made(cls: type[PlateauScale], arguments: dict[str, Any]) -> PlateauScale:
+    return cls(**arguments)

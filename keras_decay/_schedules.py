@@ -10,12 +10,18 @@ import numpy as np
 
 from keras_decay import _checks
 from keras_decay._backend import COUNTER, LAST_STEP, Table, to_number
-from keras_decay._config import register
-from keras_decay._formula import FormulaSchedule, Numbers, Tensors, prepare
+from keras_decay._config import LearningRateSchedule, register
+from keras_decay._formula import (
+    Numbers,
+    Schedule,
+    Tensors,
+    check_on_another_clock,
+    rate_of,
+)
 
 
 @register
-class StepDecay(FormulaSchedule):
+class StepDecay(Schedule):
     """Multiplies the learning rate by a constant every k epochs, or at milestones.
 
     ```
@@ -34,14 +40,15 @@ class StepDecay(FormulaSchedule):
         decay_rate: Float in (0, 1), what the rate is multiplied by at each decay.
         decay_epochs: Int >= 1, the number of epochs between two decays; or a strictly
             increasing sequence of such ints, the epochs (counted from 0) that decay.
-        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch of `fit`; `None`
-            to be told by `fit`, through `PlateauDecay` or `LearningRateLogger`.
+        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` for the epochs
+            of `fit`, whatever they are, with `PlateauDecay` or `LearningRateLogger` in `callbacks`.
         min_learning_rate: Float in [0, initial_learning_rate], the floor.
         name: String.
 
     Raises:
         TypeError: an argument of the wrong type.
-        ValueError: an argument out of its range; a call before `steps_per_epoch` is known.
+        ValueError: an argument out of its range; a call outside of an optimizer
+            without `steps_per_epoch`.
 
     Example:
 
@@ -76,7 +83,7 @@ class StepDecay(FormulaSchedule):
         )
         self.name = _checks.string("name", name)
         self._powers, self._power_chunks = self._tables()
-        prepare(self)
+        self._prepare_if_known()
 
     def _prepare(self) -> None:
         if not isinstance(self.decay_epochs, int):
@@ -129,7 +136,7 @@ def _decay_epochs(value: Any) -> int | tuple[int, ...]:
 
 
 @register
-class InverseTimeDecay(FormulaSchedule):
+class InverseTimeDecay(Schedule):
     """Divides the learning rate by a number that grows linearly with the epochs.
 
     ```
@@ -144,15 +151,16 @@ class InverseTimeDecay(FormulaSchedule):
     Args:
         initial_learning_rate: Float > 0, the rate of step 0.
         decay_rate: Float >= 0, per epoch: after `1 / decay_rate` epochs the rate is halved.
-        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch of `fit`; `None`
-            to be told by `fit`, through `PlateauDecay` or `LearningRateLogger`.
+        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` for the epochs
+            of `fit`, whatever they are, with `PlateauDecay` or `LearningRateLogger` in `callbacks`.
         staircase: Whether the rate changes once an epoch instead of at every step.
         min_learning_rate: Float in [0, initial_learning_rate], the floor.
         name: String.
 
     Raises:
         TypeError: an argument of the wrong type.
-        ValueError: an argument out of its range; a call before `steps_per_epoch` is known.
+        ValueError: an argument out of its range; a call outside of an optimizer
+            without `steps_per_epoch`.
 
     Example:
 
@@ -199,7 +207,7 @@ class InverseTimeDecay(FormulaSchedule):
 
 
 @register
-class EpochSchedule(FormulaSchedule):
+class EpochSchedule(Schedule):
     """A learning rate for each epoch, from a table or from any function of the epoch.
 
     ```
@@ -214,13 +222,14 @@ class EpochSchedule(FormulaSchedule):
     Args:
         learning_rates: A non-empty sequence of finite floats >= 0, the rate of each epoch from
             epoch 0 on. (Of a function of the epoch, `EpochSchedule.from_function` makes one.)
-        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch of `fit`; `None`
-            to be told by `fit`, through `PlateauDecay` or `LearningRateLogger`.
+        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` for the epochs
+            of `fit`, whatever they are, with `PlateauDecay` or `LearningRateLogger` in `callbacks`.
         name: String.
 
     Raises:
         TypeError: an argument of the wrong type; a function.
-        ValueError: an argument out of its range; a call before `steps_per_epoch` is known.
+        ValueError: an argument out of its range; a call outside of an optimizer
+            without `steps_per_epoch`.
 
     Example:
 
@@ -287,6 +296,76 @@ class EpochSchedule(FormulaSchedule):
     def _rate(self, step: Any, xp: Numbers | Tensors) -> Any:
         epoch = xp.floor_divide(step, self._known())
         return xp.lookup(self._table, xp.minimum(epoch, len(self._table) - 1))
+
+
+@register
+class InEpochs(Schedule):
+    """Any Keras schedule, with epochs for its steps.
+
+    ```
+    learning_rate = schedule(step / steps_per_epoch)      (a float), or
+                    schedule(step // steps_per_epoch)     (an int: staircase)
+    ```
+
+    `InEpochs(keras.optimizers.schedules.CosineDecay(0.1, decay_steps=50))` is a cosine over 50
+    epochs, whatever the number of batches in one.
+
+    With `staircase=True` the epoch is counted in integers, so a schedule that changes at whole
+    numbers (`PiecewiseConstantDecay`, one with a staircase of its own) changes at the first step of
+    an epoch, exactly, for every step that the optimizer's counter can hold. Without it the epoch is
+    a float32: exact at the first step of an epoch (up to epoch 2 ** 24), and the last steps of an
+    epoch may be rounded up to the next one once `epoch * steps_per_epoch` is above 2 ** 24.
+
+    Args:
+        schedule: A `LearningRateSchedule` that is not of this package: those count epochs already.
+        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` for the epochs
+            of `fit`, whatever they are, with `PlateauDecay` or `LearningRateLogger` in `callbacks`.
+        staircase: Whether the rate changes once an epoch instead of at every step.
+        name: String.
+
+    Raises:
+        TypeError: an argument of the wrong type.
+        ValueError: an argument out of its range; a schedule that takes no tensor for its step; a
+            call outside of an optimizer without `steps_per_epoch`.
+
+    Example:
+
+    >>> cosine = keras.optimizers.schedules.CosineDecay(0.1, decay_steps=50)
+    >>> schedule = keras_decay.InEpochs(cosine, steps_per_epoch=100)
+    >>> [round(float(schedule(step)), 4) for step in (0, 2500, 5000)]
+    [0.1, 0.05, 0.0]
+    """
+
+    inner = ("schedule",)
+
+    def __init__(
+        self,
+        schedule: Any,
+        *,
+        steps_per_epoch: int | None = None,
+        staircase: bool = False,
+        name: str = "InEpochs",
+    ):
+        must = "a `LearningRateSchedule` that is not of `keras_decay`, whose schedules count epochs"
+        if not isinstance(schedule, LearningRateSchedule):
+            _checks.fail("schedule", schedule, must, TypeError)
+        if isinstance(schedule, Schedule):
+            _checks.fail("schedule", schedule, must)
+        self.schedule = schedule
+        self.steps_per_epoch = _checks.steps_per_epoch(steps_per_epoch)
+        self.staircase = _checks.boolean("staircase", staircase)
+        self.name = _checks.string("name", name)
+        check_on_another_clock("schedule", schedule, COUNTER if self.staircase else "float32")
+        self._prepare_if_known()
+
+    def _rate(self, step: Any, xp: Numbers | Tensors) -> Any:
+        self._check_prepared()
+        length = self._known()
+        epoch = xp.floor_divide(step, length)
+        if self.staircase:
+            return rate_of(self.schedule, epoch, xp)
+        part = xp.floating(step - epoch * min(length, LAST_STEP)) / length
+        return rate_of(self.schedule, xp.floating(epoch) + part, xp)
 
 
 def _rate(name: str, value: Any) -> float:

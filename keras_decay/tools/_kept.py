@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_decay import _keras
-from keras_decay._writes import Values
+from keras_decay._snapshot import VariableValues
 
 
 def _optimizers(model: Any) -> list[Any]:
@@ -30,7 +30,7 @@ def variables_kept(model: Any) -> Iterator[None]:
         *model.metrics_variables,
         *(variable for optimizer in _optimizers(model) for variable in optimizer.variables),
     ]
-    values = Values(variables)
+    values = VariableValues(variables)
     try:
         yield
     finally:
@@ -56,7 +56,7 @@ def attributes_kept(model: Any) -> Iterator[None]:
     try:
         model.train_function = None
         model.steps_per_execution = 1
-        with _keras.another_step(model):
+        with _keras.fresh_train_step(model):
             yield
     finally:
         for part, mode in modes:

@@ -18,7 +18,7 @@ from keras_decay import _checks
 from keras_decay._config import LearningRateSchedule
 from keras_decay._logger import LearningRateLogger
 from keras_decay._rates import named_optimizers, schedule_of
-from keras_decay.tools._preview import any_schedule, length_of_epoch, rates_at, taught
+from keras_decay.tools._preview import Source, rates_at
 from keras_decay.tools._range_test import RangeTest
 from keras_decay.tools._rehearse import Rehearsal, history_values
 
@@ -115,7 +115,8 @@ def _drawing(what: Any, epochs: Any, steps_per_epoch: Any, monitor: str) -> Call
 def _is_schedules(what: Any) -> bool:
     """Whether it is a schedule, a rate, or a dict of them; an error where it can be nothing."""
     kinds = (keras.callbacks.History, Rehearsal, RangeTest, LearningRateLogger)
-    if isinstance(what, (LearningRateSchedule, numbers.Real)):
+    optimized = (keras.optimizers.Optimizer, keras.Model)
+    if isinstance(what, (LearningRateSchedule, numbers.Real, *optimized)):
         return True
     if isinstance(what, dict):
         if not what:
@@ -123,8 +124,8 @@ def _is_schedules(what: Any) -> bool:
         return not all(isinstance(each, (list, tuple, np.ndarray)) for each in what.values())
     if not isinstance(what, kinds):
         must = (
-            "a schedule, a dict of them, a `History`, what `rehearse` or `find_learning_rate` "
-            "returned, or a `LearningRateLogger`"
+            "a schedule, an optimizer, a compiled model, a dict of them, a `History`, what "
+            "`rehearse` or `find_learning_rate` returned, or a `LearningRateLogger`"
         )
         _checks.fail("what", what, must, TypeError)
     return False
@@ -142,14 +143,13 @@ def _curves(what: Any, epochs: Any, steps_per_epoch: Any) -> Iterator[_Curve]:
     epochs = _checks.integer("epochs", epochs, 1)
     for name, each in named.items():
         label = "what" if name is None else f"what[{name!r}]"
-        schedule = any_schedule(label, each)
-        length = length_of_epoch(label, schedule, steps_per_epoch)
-        steps = _drawn_steps(epochs, length)
-        rates = rates_at(taught(schedule, length), steps)
+        source = Source.of(label, each, steps_per_epoch)
+        steps = _drawn_steps(epochs, source.steps_per_epoch)
+        rates = rates_at(source.schedule, source.step + steps)
         # The last rate lasts until the end of its step.
         yield _Curve(
             None if name is None else str(name),
-            np.append(steps / length, float(epochs)),
+            source.epoch + np.append(steps / source.steps_per_epoch, float(epochs)),
             np.append(rates, rates[-1]),
         )
 
@@ -200,8 +200,8 @@ def _is_float(history: Any, name: str) -> bool:
     """Whether the rate of that name was a float; of a mere dict nobody knows."""
     optimizer = getattr(getattr(history, "model", None), "optimizer", None)
     return optimizer is not None and any(
-        f"learning_rate{suffix}" == name and schedule_of(leaf) is None
-        for suffix, leaf in named_optimizers(optimizer)
+        f"learning_rate{suffix}" == name and schedule_of(inner) is None
+        for suffix, inner in named_optimizers(optimizer)
     )
 
 

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_decay import _checks
+from keras_decay import _checks, _keras
+from keras_decay._attach import attached_to
 from keras_decay._backend import to_numpy
-from keras_decay._formula import check_schedule, compute, rate_of, teach, untaught, within
+from keras_decay._formula import (
+    check_schedule,
+    compute,
+    iter_schedules,
+    rate_of,
+    with_steps_per_epoch,
+)
+from keras_decay._rates import effective_rate, schedule_of, steps_done
+from keras_decay._rule import PlateauState
 from keras_decay._scale import PlateauScale
+from keras_decay._state import State
 
 CHUNK = 2**16
 """How many steps are evaluated at once: few enough for the processor's cache."""
@@ -20,7 +31,7 @@ CHUNK = 2**16
 def preview(
     schedule: Any, epochs: int, *, steps_per_epoch: int | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """The learning rate at every step of a training, as two NumPy arrays, without training.
+    """The learning rate at every step of a training run, as two NumPy arrays, without training.
 
     ```
     epoch[s] = s / steps_per_epoch
@@ -29,11 +40,13 @@ def preview(
 
     Args:
         schedule: Any `LearningRateSchedule`, or a float > 0. A `PlateauScale` shows its present
-            scale.
+            scale. Or an optimizer, or a compiled model: what it will do from here, with its epochs
+            and its scale.
         epochs: Int >= 1, the number of epochs.
         steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` for the
-            schedule's own, or that of a schedule in it. (For a float it is 1.) A schedule that
-            is to learn its own from `fit` takes this one here, and stays untaught.
+            schedule's own, or that of a schedule in it. (For a float it is 1.) Of an optimizer
+            that has trained, `None` is the number of its last `fit`. What counts the epochs of
+            `fit` takes this number here, and is not changed.
 
     Returns:
         The epochs (float64) and the rates (float32), both of length `epochs * steps_per_epoch`.
@@ -50,16 +63,79 @@ def preview(
     >>> len(rate), float(epoch[1050]), round(float(rate[1050]), 4)
     (3000, 10.5, 0.05)
     """
-    schedule = any_schedule("schedule", schedule)
+    source = Source.of("schedule", schedule, steps_per_epoch)
     epochs = _checks.integer("epochs", epochs, 1)
-    steps_per_epoch = length_of_epoch("schedule", schedule, steps_per_epoch)
-    schedule = taught(schedule, steps_per_epoch)
-    steps = np.arange(epochs * steps_per_epoch)
-    return steps / steps_per_epoch, rates_at(schedule, steps)
+    length = source.steps_per_epoch
+    steps = np.arange(epochs * length)
+    return source.epoch + steps / length, rates_at(source.schedule, source.step + steps)
 
 
-def any_schedule(name: str, value: Any) -> Any:
-    return value if isinstance(value, PlateauScale) else check_schedule(name, value)
+@dataclass(frozen=True)
+class Source:
+    """Where rates come from.
+
+    Attributes:
+        schedule: A float or a schedule that knows how many steps an epoch has.
+        steps_per_epoch: That number.
+        step: The step that it begins at.
+        epoch: The epoch that this is in.
+    """
+
+    schedule: Any
+    steps_per_epoch: int
+    step: int = 0
+    epoch: float = 0.0
+
+    @classmethod
+    def of(cls, name: str, what: Any, steps_per_epoch: int | None) -> Source:
+        """That of a float or a schedule from its step 0 on, or of an optimizer, or of a model's,
+        from where it stands."""
+        optimizer = what.optimizer if isinstance(what, keras.Model) else what
+        if isinstance(optimizer, keras.optimizers.Optimizer):
+            return cls._from_here(name, optimizer, steps_per_epoch)
+        if isinstance(what, keras.Model):
+            _checks.fail(name, what, "a compiled model")
+        schedule = what if isinstance(what, PlateauScale) else check_schedule(name, what)
+        length = resolve_steps_per_epoch(name, schedule, steps_per_epoch)
+        if isinstance(schedule, PlateauScale):
+            scale = State(schedule.state.plateau if schedule.placement.scaled else PlateauState())
+            return cls(_in_state(schedule, scale, length, 0), length)
+        return cls(with_steps_per_epoch(schedule, length), length)
+
+    @classmethod
+    def _from_here(cls, name: str, optimizer: Any, steps_per_epoch: int | None) -> Source:
+        inner = _keras.inner_optimizers(optimizer)
+        if len(inner) != 1:
+            must = "an optimizer with one learning rate, such as one of those inside it"
+            _checks.fail(name, optimizer, must)
+        schedule, step = schedule_of(inner[0]), steps_done(inner[0])
+        attached = attached_to(optimizer)
+        state = State() if attached is None else attached.state
+        if isinstance(schedule, PlateauScale):
+            state = schedule.state
+        if steps_per_epoch is None:
+            steps_per_epoch = state.clock.steps_per_epoch
+        schedule = effective_rate(inner[0]) if schedule is None else schedule
+        length = resolve_steps_per_epoch(name, schedule, steps_per_epoch)
+        clock = state.clock.begin(0, length, [step], loaded=False, resumed=False)
+        if clock.steps_per_epoch == state.clock.steps_per_epoch:
+            clock = state.clock  # In the middle of an epoch too.
+        at = replace(state, clock=clock)
+        epoch = (step + clock.offset(0)) / length
+        if isinstance(schedule, float):
+            return cls(schedule, length, step, epoch)
+        return cls(_in_state(schedule, at, length, step), length, step, epoch)
+
+
+def _in_state(schedule: Any, state: State, length: int, step: int) -> PlateauScale:
+    """A schedule as an optimizer in that state has it; part of none."""
+    floor, scaled = 0.0, False
+    if isinstance(schedule, PlateauScale):
+        floor, scaled = schedule.min_learning_rate, schedule.placement.scaled
+        schedule = schedule.schedule
+    clock = replace(state.clock, steps_per_epoch=length)
+    state = State(state.plateau if scaled else PlateauState(), clock)
+    return PlateauScale(schedule, min_learning_rate=floor, state=state.numbers(0))
 
 
 def _is_constant(schedule: Any) -> bool:
@@ -68,24 +144,17 @@ def _is_constant(schedule: Any) -> bool:
     return isinstance(schedule, float)
 
 
-def length_of_epoch(name: str, schedule: Any, given: int | None) -> int:
+def resolve_steps_per_epoch(name: str, schedule: Any, given: int | None) -> int:
+    """The number that is given, or the schedule's own."""
     if given is not None:
         return _checks.integer("steps_per_epoch", given, 1)
-    inner = (getattr(each, "steps_per_epoch", None) for each in within(schedule))
+    inner = (getattr(each, "steps_per_epoch", None) for each in iter_schedules(schedule))
     own = 1 if _is_constant(schedule) else next((n for n in inner if n is not None), None)
     if own is None:
         _checks.fail(
             "steps_per_epoch", given, f"given for {name}={schedule!r}, which has none of its own"
         )
     return int(own)
-
-
-def taught(schedule: Any, steps_per_epoch: int) -> Any:
-    """The schedule; of one that is to learn its `steps_per_epoch` from `fit`, a copy that knows."""
-    if untaught(schedule):
-        schedule = copy.deepcopy(schedule)
-        teach(schedule, steps_per_epoch)
-    return schedule
 
 
 def rates_at(schedule: Any, steps: NDArray[np.int64]) -> NDArray[np.float32]:

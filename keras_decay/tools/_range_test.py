@@ -107,7 +107,7 @@ def find_learning_rate(
     smoothed[i]      = average / (1 - smoothing ** (i + 1))
     ```
 
-    Too low a rate leaves the loss where it is, a good one lowers it, too high a one throws it
+    Too low a rate inner the loss where it is, a good one lowers it, too high a one throws it
     up. One short test shows all three, and `suggestion` of what it returns is a rate to start
     a decay from. It ends after `steps` batches, or earlier: with the first batch whose smoothed
     loss is above `stop_at` times the best before it (its absolute value, where it is negative),
@@ -252,20 +252,20 @@ class _Trial(keras.callbacks.Callback):
     @contextlib.contextmanager
     def rates_set(self, model: Any) -> Iterator[None]:
         """Every optimizer of the model trains at the rates of the test, and then at its own."""
-        leaves = _keras.leaf_optimizers(model.optimizer)
-        self._first_steps = [(leaf, _step(leaf)) for leaf in leaves]
-        own = [(leaf, _keras.learning_rate(leaf)) for leaf in leaves]
+        inner = _keras.inner_optimizers(model.optimizer)
+        self._first_steps = [(each, _step(each)) for each in inner]
+        own = [(each, _keras.learning_rate(each)) for each in inner]
         try:
-            for leaf, first_step in self._first_steps:
+            for each, first_step in self._first_steps:
                 rate = _Exponential(self._rates, first_step)
-                _keras.set_learning_rate(leaf, rate)
-                if leaf.learning_rate is None or _number(leaf.learning_rate) != rate.rates[0]:
+                _keras.set_learning_rate(each, rate)
+                if each.learning_rate is None or _number(each.learning_rate) != rate.rates[0]:
                     must = "an optimizer with a learning rate of its own, not that of another"
-                    _checks.fail("model.optimizer", leaf, must, TypeError)
+                    _checks.fail("model.optimizer", each, must, TypeError)
             yield
         finally:
-            for leaf, rate in own:
-                _keras.set_learning_rate(leaf, rate)
+            for each, rate in own:
+                _keras.set_learning_rate(each, rate)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         # Not the number of batches: a `LossScaleOptimizer` skips steps where gradients overflow,
@@ -306,7 +306,7 @@ class _Trial(keras.callbacks.Callback):
 
     def _steps_taken(self) -> int:
         # An optimizer without variables in a `MultiOptimizer` stands still.
-        return max(_step(leaf) - first for leaf, first in self._first_steps)
+        return max(_step(each) - first for each, first in self._first_steps)
 
     def result(self) -> RangeTest:
         if not self.points:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from keras_decay import _checks, _keras
 from keras_decay._plateau import PlateauDecay
+from keras_decay._rates import effective_rate
 from keras_decay._scale import PlateauScale
-from keras_decay.tools._preview import any_schedule, length_of_epoch, taught
+from keras_decay.tools._preview import Source
 from keras_decay.tools._records import Columns
 
 
@@ -74,7 +75,8 @@ def rehearse(
             numbers, with `None` for an epoch without the metric; or the `History` of an earlier
             `fit`, or its dict; or the path of a file that `CSVLogger` wrote.
         learning_rate: The rate to start from: a float > 0 or any `LearningRateSchedule`. (Of a
-            `PlateauScale`, what it is around: a rehearsal starts afresh.)
+            `PlateauScale`, what it is around: a rehearsal starts afresh.) Or an optimizer, or a
+            compiled model: on from where it stands, with its epochs, its scale and its state.
         steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` for the
             schedule's own, or that of a schedule in it. (For a float it does not matter.)
 
@@ -97,17 +99,15 @@ def rehearse(
     """
     if not isinstance(plateau, PlateauDecay):
         _checks.fail("plateau", plateau, "a `PlateauDecay`", TypeError)
-    rate = any_schedule("learning_rate", learning_rate)
-    if isinstance(rate, PlateauScale):
-        rate = PlateauScale(rate.schedule)
-    steps_per_epoch = length_of_epoch("learning_rate", rate, steps_per_epoch)
-    rate = taught(rate, steps_per_epoch)
+    source = Source.of("learning_rate", learning_rate, steps_per_epoch)
+    rate = source.schedule
+    if isinstance(learning_rate, PlateauScale):
+        rate = PlateauScale(rate.base)
     observed = _metric_values(values, plateau.monitor)
 
     # The callback needs no more of a model than this.
-    model = SimpleNamespace(
-        optimizer=keras.optimizers.SGD(rate), metrics=[], built=False, stop_training=False
-    )
+    optimizer = keras.optimizers.SGD(rate)
+    model = SimpleNamespace(optimizer=optimizer, metrics=[], built=False, stop_training=False)
     copy = plateau.from_config(
         {
             **plateau.get_config(),
@@ -117,21 +117,20 @@ def rehearse(
             "verbose": 0,
         }
     )
+    first, counter = int(source.epoch), _keras.step_counter(optimizer)
+    counter.assign(source.step)
     copy.attach(model)
     rates, scales, reductions = [], [], []
-    for epoch, value in enumerate(observed):
-        _keras.step_counter(model.optimizer).assign((epoch + 1) * steps_per_epoch)
-        before = copy.state
-        logs = {} if value is None else {plateau.monitor: value}
-        copy.on_epoch_end(epoch, logs)
-        rates.append(logs["learning_rate"])
-        scales.append(before["scale"])
-        if copy.state["reductions"] > before["reductions"]:
+    for epoch, value in enumerate(observed, start=first):
+        counter.assign(source.step + (epoch - first + 1) * source.steps_per_epoch)
+        rates.append(effective_rate(optimizer, last_step=True))
+        scales.append(copy.state["scale"])
+        if value is not None and copy.update(value, epoch):
             reductions.append(epoch)
         if model.stop_training:
             break
     return Rehearsal(
-        epoch=np.arange(len(rates)),
+        epoch=np.arange(first, first + len(rates)),
         learning_rate=np.asarray(rates, "float64"),
         scale=np.asarray(scales, "float64"),
         value=np.asarray(observed[: len(rates)], "float64"),

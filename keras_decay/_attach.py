@@ -1,0 +1,325 @@
+"""How the state of an optimizer is kept with it, and how its rate is made to follow it.
+
+The one file that changes what an optimizer is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_decay import _checks, _keras
+from keras_decay._backend import BACKEND, COUNTER, assign, to_number, variable_scope
+from keras_decay._config import LearningRateSchedule
+from keras_decay._formula import counting_epochs
+from keras_decay._rates import schedule_of, steps_done, warn
+from keras_decay._scale import Placement, PlateauScale
+from keras_decay._state import Clock, State, checked_state
+
+LAYER = "learning_rate_state"
+SCALE = "plateau_scale"
+OFFSET = "epoch_offset"
+TRAIN_FUNCTION = "train_function_of_keras_decay"
+
+
+class Attached:
+    """The state of one optimizer, and what follows it.
+
+    Attributes:
+        state: What is known of the optimizer: here and nowhere else.
+        owner: The `id` of the callback that observes.
+    """
+
+    def __init__(self, state: State):
+        self.state = state
+        self.owner: int | None = None
+        self._model: Any = None
+        self._inner: list[Any] = []
+
+    @property
+    def scales(self) -> bool:
+        """Whether there is a schedule that a plateau scales."""
+        return any(schedule_of(each) is not None for each in self._inner)
+
+    @property
+    def counts_epochs(self) -> bool:
+        """Whether a schedule counts the epochs of `fit`."""
+        return any(counting_epochs(schedule_of(each)) for each in self._inner)
+
+    def counters(self) -> list[int]:
+        """The steps that each inner optimizer has counted."""
+        return [steps_done(each) for each in self._inner]
+
+    def commit(
+        self, state: State, write: Callable[[], None] | None = None, *, inside_epoch: bool = False
+    ) -> None:
+        """Replaces the state, after `write`, which is what it says of the model's own variables.
+
+        What was begun is finished before an interrupt goes on, so `write` is to be repeatable.
+        """
+        changed = (state.plateau.scale, state.clock) != (
+            self.state.plateau.scale,
+            self.state.clock,
+        )
+        try:
+            self._commit(state, write, changed, inside_epoch)
+        except BaseException:
+            self._commit(state, write, changed, inside_epoch)
+            raise
+
+    def _commit(
+        self, state: State, write: Callable[[], None] | None, changed: bool, inside_epoch: bool
+    ) -> None:
+        if write is not None:
+            write()
+        self.state = state
+        if changed:
+            self.follow(inside_epoch=inside_epoch)
+
+    def follow(
+        self,
+        model: Any = None,
+        inner: list[Any] | None = None,
+        floor: float | None = None,
+        *,
+        inside_epoch: bool = False,
+    ) -> None:
+        """Has the rates of the inner optimizers be what the state says.
+
+        Args:
+            model: The model that the optimizer trains, where it may be another one.
+            inner: Its inner optimizers, where they may be others.
+            floor: That of a plateau, which scales every schedule; without it a rate that follows
+                already goes on to, and one that counts the epochs of `fit` begins to.
+            inside_epoch: Whether an epoch is being trained: on JAX its variables are fixed.
+        """
+        self._model = self._model if model is None else model
+        self._inner = self._inner if inner is None else inner
+        for index, each in enumerate(self._inner):
+            root = self._root(index, each, floor, BACKEND != "jax" or not inside_epoch)
+            for scalar in () if root is None else (root.scale, root.offset):
+                if scalar.variable is not None:
+                    assign(scalar.variable, scalar.number, beside=_keras.step_counter(each))
+
+    def _root(
+        self, index: int, inner: Any, floor: float | None, new_variables: bool
+    ) -> PlateauScale | None:
+        """The rate that the inner optimizer has from now on; `None` where it stays as it is."""
+        rate = schedule_of(inner)
+        ours = isinstance(rate, PlateauScale)
+        follows = ours and rate.keeper is self
+        schedule = rate.schedule if ours else rate
+        counts = bool(counting_epochs(schedule))
+        if rate is None or (floor is None and not follows and not counts):
+            return None
+        clock, scale, offset = self.state.clock, None, None
+        if follows:
+            scale, offset = rate.placement.scale, rate.placement.offset
+        if floor is not None and scale is None:
+            scale = self._variable(inner, SCALE, self.state.plateau.scale, "float32")
+        shifted = counts and (clock.offset(index) != 0 or (follows and rate.placement.shifted))
+        if shifted and offset is None and new_variables:
+            offset = self._variable(inner, OFFSET, 0, COUNTER)
+        placement = Placement(
+            index,
+            clock.steps_per_epoch if counts else None,
+            shifted,
+            # The scale of an earlier plateau is not that of a schedule which was set since.
+            scaled=scale is not None or (ours and rate.placement.scaled),
+            scale=scale,
+            offset=offset,
+        )
+        if floor is None:
+            floor = rate.min_learning_rate if ours else 0.0
+        if follows and rate.min_learning_rate == floor and rate.placement.is_like(placement):
+            return rate  # type: ignore[no-any-return]
+        # A new one, since a step that is compiled already holds the one that it was compiled with;
+        # and what the user made stays the user's.
+        root = PlateauScale(schedule, min_learning_rate=floor)
+        root.place(self, placement)
+        _keras.set_learning_rate(inner, root)
+        return root
+
+    def _variable(self, inner: Any, name: str, number: float, dtype: str) -> Any:
+        variable = getattr(inner, name, None)
+        if variable is None:
+            with variable_scope(self._model):
+                variable = keras.Variable(
+                    number, dtype=dtype, trainable=False, autocast=False, name=name
+                )
+            if BACKEND == "jax":
+                # JAX compiles in what is no variable of the optimizer.
+                setattr(inner, name, variable)
+        return variable
+
+
+class StateLayer(keras.layers.Layer):
+    """Where Keras saves the state of an optimizer: an attribute of it.
+
+    A layer, since that is the public class whose `save_own_variables` Keras calls. Not a
+    variable of the optimizer, since Keras skips all of an optimizer's state, momentum
+    included, when a file holds another number of variables.
+    """
+
+    def __init__(self, attached: Attached):
+        super().__init__(name=LAYER)
+        self.built = True
+        self.attached = attached
+
+    def save_own_variables(self, store: Any) -> None:
+        state = self.attached.state
+        # A file that says nothing is one of a model without a callback of ours.
+        for name, value in {"epochs": state.clock.epochs, **state.numbers()}.items():
+            store[name] = np.asarray(value, "int64" if name == "offsets" else "float64")
+        for index, weights in enumerate(state.best_weights or ()):
+            store[f"best_weights_{index}"] = weights
+
+    def load_own_variables(self, store: Any) -> None:
+        saved = {name: np.asarray(store[name]) for name in store.keys()}
+        if not saved:
+            return
+        numbers = {
+            name: _plain(value) for name, value in saved.items() if not name.startswith("best_w")
+        }
+        weights = [saved[f"best_weights_{index}"] for index in range(len(saved) - len(numbers))]
+        state = checked_state(numbers)
+        self.attached.commit(replace(state, best_weights=weights or None, loaded=True))
+
+
+def _plain(value: Any) -> Any:
+    if value.ndim:
+        return value.tolist()
+    number = value.item()
+    return int(number) if np.isfinite(number) and float(number).is_integer() else number
+
+
+def attached_to(optimizer: Any) -> Attached | None:
+    """What is attached to an optimizer, which is kept on the one that the user made."""
+    layer = getattr(_keras.unwrapped(optimizer), LAYER, None)
+    return None if layer is None else layer.attached
+
+
+def attach(model: Any, optimizer: Any, floor: float | None = None) -> Attached | None:
+    """The state of an optimizer, which its schedules follow from now on.
+
+    With a floor, that of a plateau, all of its schedules; without one, those that count the epochs
+    of `fit`; `None` where there is neither one nor a state.
+    """
+    own = optimizer is getattr(model, "optimizer", None)
+    if own and getattr(model, "built", False) and not optimizer.built:
+        # A `MultiOptimizer` may know its optimizers only then. (Which weights another attribute's
+        # optimizer trains, the training step alone knows.)
+        with variable_scope(model):
+            optimizer.build(model.trainable_variables)
+    inner = _keras.inner_optimizers(optimizer)
+    if floor is not None:
+        for each in inner:
+            _check_rate(each)
+    attached = attached_to(optimizer)
+    if attached is None:
+        rates = map(schedule_of, inner)
+        if floor is None and not any(counting_epochs(rate) for rate in rates):
+            return None
+        attached = Attached(_given_state(inner))
+        setattr(_keras.unwrapped(optimizer), LAYER, StateLayer(attached))
+    if BACKEND == "jax":
+        for each in _keras.all_optimizers(optimizer):
+            _keep_out_of_files(each)
+    attached.follow(model, inner, floor)
+    return attached
+
+
+def _given_state(inner: list[Any]) -> State:
+    """The state that an optimizer comes with: that of the `PlateauScale` in it, or a fresh one."""
+    rates = [schedule_of(each) for each in inner]
+    given = next((rate.state for rate in rates if isinstance(rate, PlateauScale)), None)
+    if given is None or given == State():
+        return State()
+    if not any(map(steps_done, inner)):
+        if given.has_observed:
+            warn(
+                "The optimizer is at step 0 and its `PlateauScale` has the state of a plateau "
+                "that has seen a training run: that of another optimizer, from whose config this "
+                "one was made. The plateau starts afresh. To go on where the other one was, load "
+                "its model or weights too."
+            )
+        return State()
+    offsets = tuple(
+        rate.state.clock.offset(rate.placement.index) if isinstance(rate, PlateauScale) else 0
+        for rate in rates
+    )
+    clock: Clock = replace(given.clock, offsets=offsets if any(offsets) else ())
+    return replace(given, clock=clock, loaded=True)
+
+
+def _check_rate(inner: Any) -> None:
+    """Refuses a rate that a plateau cannot reduce, before the first reduction."""
+    if _keras.forwards_learning_rate(inner):
+        try:
+            inner.learning_rate = float(to_number(inner.learning_rate))
+        except (AttributeError, TypeError) as error:
+            must = f"a float or a schedule that can be set on the `{type(inner).__name__}`"
+            raise TypeError(f"`learning_rate` must be {must}: {error}") from error
+        return
+    rate = _keras.learning_rate(inner)
+    if not _keras.is_variable(rate) and not isinstance(rate, LearningRateSchedule):
+        _checks.fail("learning_rate", rate, "a float or a `LearningRateSchedule`", TypeError)
+
+
+def _keep_out_of_files(optimizer: Any) -> None:
+    """Has the optimizer save and load its variables without ours, for files to be the same with
+    and without a callback."""
+    if "load_own_variables" not in vars(optimizer):
+        files = _Files(optimizer)
+        optimizer.save_own_variables = files.save_own_variables
+        optimizer.load_own_variables = files.load_own_variables
+
+
+class _Files:
+    def __init__(self, optimizer: Any):
+        self.optimizer = optimizer
+
+    def save_own_variables(self, store: Any) -> None:
+        with self._without_ours():
+            type(self.optimizer).save_own_variables(self.optimizer, store)
+
+    def load_own_variables(self, store: Any) -> None:
+        with self._without_ours():
+            type(self.optimizer).load_own_variables(self.optimizer, store)
+
+    def _without_ours(self) -> AbstractContextManager[None]:
+        inner = _keras.inner_optimizers(self.optimizer)
+        return _keras.without_variables(inner, (SCALE, OFFSET))
+
+
+@dataclass(frozen=True)
+class _Made:
+    """The training step that a model has, and the learning rates that it was made for."""
+
+    step: Any
+    rates: dict[int, list[Any]]
+
+
+def remake_train_function(model: Any, optimizer: Any) -> None:
+    """Has the model's training step compiled anew, where it was compiled for other learning rates
+    than the optimizer has now: a compiled step holds the schedule that was there first."""
+    step = getattr(model, "train_function", None)
+    if step is None:
+        return
+    rates = [_keras.learning_rate(each) for each in _keras.inner_optimizers(optimizer)]
+    made = vars(model).get(TRAIN_FUNCTION)
+    known = made.rates if made is not None and made.step is step else {}
+    key = id(_keras.unwrapped(optimizer))
+    # Of a step that Keras made: a float's variable was there then too, for none ever replaces a
+    # schedule.
+    before = known.get(key, rates if all(map(_keras.is_variable, rates)) else [])
+    if list(map(id, before)) != list(map(id, rates)):
+        with _keras.fresh_train_step(model):
+            model.make_train_function(force=True)
+    # Past Keras's own `__setattr__`, which would track what is in it.
+    vars(model)[TRAIN_FUNCTION] = _Made(model.train_function, {**known, key: rates})

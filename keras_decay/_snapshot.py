@@ -1,0 +1,128 @@
+"""What is kept of a model on the host, to go back to."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_decay import _keras
+from keras_decay._attach import OFFSET, SCALE
+from keras_decay._backend import rounded_to, to_numpy
+from keras_decay._rates import effective_rate, rate_used, schedule_of, steps_done
+from keras_decay._rule import PlateauState, Rule
+
+Write = Callable[[], None]
+
+
+def reduction(
+    rule: Rule, state: PlateauState, optimizer: Any, min_learning_rate: float
+) -> tuple[PlateauState, list[Write]] | None:
+    """The state after a reduction and what sets the float rates to theirs; `None` where no rate
+    would change."""
+    reduced = rule.reduce(state)
+    if reduced is None:
+        return None
+    writes: list[Write] = []
+    changed = False
+    for inner in _keras.inner_optimizers(optimizer):
+        rate, schedule = effective_rate(inner), schedule_of(inner)
+        if schedule is not None:
+            changed |= schedule.at(steps_done(inner), reduced.scale) != rate
+            continue
+        lower = _held(inner, rule.reduced(rate, min_learning_rate))
+        if lower != rate:
+            writes.append(functools.partial(setattr, inner, "learning_rate", lower))
+    return (reduced, writes) if changed or writes else None
+
+
+def _held(inner: Any, rate: float) -> float:
+    """A float rate as the optimizer's variable holds it."""
+    variable = _keras.learning_rate(inner)
+    dtype = getattr(variable, "dtype", "float32")
+    if _keras.forwards_learning_rate(inner) or dtype == "float32":
+        return rate_used(rate, 0)
+    return rounded_to(dtype, rate)
+
+
+class VariableValues:
+    """The values that variables have now, on the host."""
+
+    def __init__(self, variables: list[Any]):
+        self._variables = variables
+        # A copy, since on a CPU the array may be the variable's own memory.
+        self._values = [to_numpy(each).copy() for each in variables]
+
+    def restore(self) -> None:
+        for variable, value in zip(self._variables, self._values, strict=True):
+            variable.assign(value)
+
+
+class Snapshot(VariableValues):
+    """All that training changes in a model, but for its optimizers' step counters and rates.
+
+    A state to go back to is the model's, with all its optimizers: one that keeps a NaN of its own
+    would spoil the weights again.
+    """
+
+    def __init__(self, model: Any, optimizer: Any):
+        self._optimizers = {
+            id(each): each
+            for outer in (optimizer, *_keras.optimizers_of(model).values())
+            for each in _keras.all_optimizers(outer)
+        }
+        kept = {
+            id(variable)
+            for each in self._optimizers.values()
+            for variable in (
+                _keras.step_counter(each),
+                _keras.learning_rate(each),
+                getattr(each, SCALE, None),
+                getattr(each, OFFSET, None),
+            )
+        }
+        of_optimizers = {
+            id(variable): variable
+            for each in self._optimizers.values()
+            for variable in each.variables
+            if id(variable) not in kept
+        }
+        learnt = [*model.trainable_variables, *of_optimizers.values()]
+        super().__init__([*learnt, *model.non_trainable_variables])
+        # Of what is not learnt, a mask may well be infinite.
+        self.finite = all(np.isfinite(value).all() for value in self._values[: len(learnt)])
+        self._phases = {key: _phase(each) for key, each in self._optimizers.items()}
+
+    def restoring(self) -> Write:
+        """What goes back to this state. It can be repeated.
+
+        Between two updates of `gradient_accumulation_steps` the gradients that are kept are those
+        of so many steps, so the counter goes on to where there are as many again.
+        """
+        counters = []
+        for key, optimizer in self._optimizers.items():
+            count = getattr(optimizer, "gradient_accumulation_steps", None)
+            if count:
+                ahead = (self._phases[key] - _phase(optimizer)) % count
+                counters.append((_keras.step_counter(optimizer), steps_done(optimizer) + ahead))
+
+        def write() -> None:
+            self.restore()
+            for counter, step in counters:
+                counter.assign(step)
+
+        return write
+
+
+def _phase(optimizer: Any) -> int:
+    """How many gradients have been accumulated since the last update."""
+    count = getattr(optimizer, "gradient_accumulation_steps", None)
+    return steps_done(optimizer) % count if count else 0
+
+
+def restoring_weights(model: Any, weights: Sequence[NDArray[Any]]) -> Write:
+    """What puts weights back into the model. It can be repeated."""
+    return lambda: model.set_weights(weights)

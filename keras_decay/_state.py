@@ -1,0 +1,162 @@
+"""What is known of one optimizer: its epochs and its plateau, frozen, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from numpy.typing import NDArray
+
+from keras_decay import _checks
+from keras_decay._rule import PlateauState
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where an optimizer stands in the epochs of `fit`.
+
+    A schedule that counts those epochs is called at `step + offset`, so that the first step of
+    epoch k is step `k * steps_per_epoch` to it, however many steps the optimizer has counted.
+
+    Attributes:
+        epochs: How many epochs have ended, in however many calls of `fit`.
+        epoch: The index that `fit` gave the last of them; `None` before epoch 0 has ended.
+        steps_per_epoch: The updates in an epoch of the last `fit`; `None` where that is unknown.
+        updates: How many updates of the weights a batch brings.
+        offsets: For each inner optimizer, how many steps its schedule is ahead of its counter.
+    """
+
+    epochs: int = 0
+    epoch: int | None = None
+    steps_per_epoch: int | None = None
+    updates: int = 1
+    offsets: tuple[int, ...] = ()
+
+    def offset(self, index: int) -> int:
+        return self.offsets[index] if index < len(self.offsets) else 0
+
+    def begin(
+        self, epoch: int, steps: int | None, counters: Sequence[int], *, loaded: bool, resumed: bool
+    ) -> Clock:
+        """The clock when `fit` begins with its epoch `epoch`.
+
+        Args:
+            epoch: Int >= 0, the index that `fit` gives its first epoch.
+            steps: The batches in an epoch of this `fit`, `None` where it does not know.
+            counters: The steps that each inner optimizer has counted.
+            loaded: Whether the clock comes from a file, which may lack the last epochs.
+            resumed: Whether that was loaded in this very `fit`: an epoch may begin again.
+        """
+        length = steps * self.updates if steps else self.steps_per_epoch
+        missed = epoch - (-1 if self.epoch is None else self.epoch) - 1
+        if resumed:
+            position = max(self.epochs + missed, epoch)
+        else:
+            missed = max(missed, 0) if loaded else 0
+            position = max(self.epochs + missed, self._counted(length, counters), epoch)
+        begun = replace(self, epochs=position, epoch=epoch - 1 if epoch else None)
+        return begun.aligned(length, counters)
+
+    def _counted(self, length: int | None, counters: Sequence[int]) -> int:
+        """The epochs that have passed according to the counters, whoever trained them."""
+        if self.steps_per_epoch is not None:
+            passed = [
+                (counter + self.offset(index)) // self.steps_per_epoch
+                for index, counter in enumerate(counters)
+            ]
+            return max(passed, default=0)
+        if length is None or self.epochs:
+            return 0
+        return max(counters, default=0) // length
+
+    def end(self, epoch: int, counters: Sequence[int], moved: Sequence[bool]) -> Clock:
+        """The clock when an epoch has ended.
+
+        It begins the next one at its whole number, whatever was counted. An optimizer that has
+        taken no step has not trained the epoch.
+        """
+        ended = replace(self, epochs=self.epochs + any(moved), epoch=epoch)
+        aligned = ended.aligned(self.steps_per_epoch, counters)
+        offsets = [
+            aligned.offset(index) if has else self.offset(index) for index, has in enumerate(moved)
+        ]
+        return replace(aligned, offsets=tuple(offsets) if any(offsets) else ())
+
+    def after(self, epoch: int) -> Clock:
+        """The clock after an epoch of a custom loop, whose compiled step it does not change."""
+        return replace(self, epochs=max(epoch, self.epochs) + 1, epoch=epoch)
+
+    def aligned(self, length: int | None, counters: Sequence[int]) -> Clock:
+        """The same clock in epochs of so many steps, at the beginning of one."""
+        if length is None:
+            return self
+        offsets = tuple(self.epochs * length - counter for counter in counters)
+        return replace(self, steps_per_epoch=length, offsets=offsets if any(offsets) else ())
+
+
+@dataclass(frozen=True)
+class State:
+    """All that is known of an optimizer: replaced as a whole, so that no interrupt finds half."""
+
+    plateau: PlateauState = field(default_factory=PlateauState)
+    clock: Clock = field(default_factory=Clock)
+    best_weights: Sequence[NDArray[Any]] | None = None
+    loaded: bool = False
+    """Whether it comes from a file and no epoch has begun since."""
+
+    @property
+    def has_observed(self) -> bool:
+        return self.plateau.best is not None or self.plateau.reductions > 0
+
+    def numbers(self, index: int | None = None) -> dict[str, Any]:
+        """What differs from a fresh state, as plain numbers; with an index, as the state of one
+        inner optimizer."""
+        clock = asdict(self.clock)
+        if index is not None and self.clock.offsets:
+            clock["offsets"] = [self.clock.offset(index)]
+        numbers = {**asdict(self.plateau), **clock}
+        fresh = {**asdict(PlateauState()), **asdict(Clock())}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in numbers.items()
+            if value != fresh[name]
+        }
+
+
+def checked_state(numbers: dict[str, Any]) -> State:
+    """A state from a file or a config, or an error that names what is wrong with it."""
+    if not isinstance(numbers, dict):
+        _checks.fail("state", numbers, "a dict of numbers or None", TypeError)
+    plateau, clock = [field.name for field in fields(PlateauState)], fields(Clock)
+    known = [*plateau, *(field.name for field in clock)]
+    checked: dict[str, Any] = {}
+    for name, number in numbers.items():
+        if name not in known:
+            raise TypeError(f"`state` has no `{name}`; it has {known}.")
+        checked[name] = _checked(name, number)
+    own = {name: number for name, number in checked.items() if name in plateau}
+    rest = {name: number for name, number in checked.items() if name not in plateau}
+    state = State(PlateauState(**own), Clock(**rest))
+    if (state.plateau.scale == 1.0) != (state.plateau.reductions == 0):
+        must = (
+            "1.0 before the first reduction and below it after one; "
+            f"here `reductions` is {state.plateau.reductions}"
+        )
+        _checks.fail("scale", state.plateau.scale, must)
+    return state
+
+
+def _checked(name: str, number: Any) -> Any:
+    if name in ("best", "epoch", "steps_per_epoch") and number is None:
+        return None
+    if name == "best":
+        return _checks.real(name, number, "a finite number or None")
+    if name == "average":
+        return _checks.real(name, number, "a finite number")
+    if name == "scale":
+        return _checks.real(name, number, "a number in (0, 1]", above=0.0, at_most=1.0)
+    if name == "offsets":
+        offsets = _checks.sequence(name, number, "a list of ints")
+        return tuple(_checks.integer(name, each, -_checks.LARGEST_INT) for each in offsets)
+    return _checks.integer(name, number, 1 if name in ("steps_per_epoch", "updates") else 0)
