@@ -33,7 +33,7 @@ from keras_decay import (
     StepDecay,
 )
 from keras_decay._formula import untaught
-from keras_decay._keras import leaf_optimizers
+from keras_decay._keras import inner_optimizers
 from keras_decay._rates import schedule_of
 
 EPOCHS = 4
@@ -414,7 +414,7 @@ def test_a_rate_before_the_number_is_known_is_an_error_with_both_ways_out(make):
     with pytest.raises(ValueError, match=UNKNOWN):
         make()(np.arange(3))
     network = model(make())
-    assert leaf_optimizers(network.optimizer) == [network.optimizer]
+    assert inner_optimizers(network.optimizer) == [network.optimizer]
     with pytest.raises(ValueError, match=UNKNOWN):
         network.optimizer.learning_rate  # noqa: B018
     with pytest.raises(ValueError, match=UNKNOWN):

@@ -12,7 +12,7 @@ import pytest
 from support import BACKEND, STEPS_PER_EPOCH, fit, model, number, on_host
 
 from keras_decay import InverseTimeDecay, PlateauDecay, PlateauScale, StepDecay
-from keras_decay._keras import leaf_optimizers, learning_rate
+from keras_decay._keras import inner_optimizers, learning_rate
 
 # A metric with everything in it: improvement, plateaus, a value that is not finite.
 VALUES = [5.0, 5.0, 4.0, 4.0, float("nan"), 4.0, 4.0, 3.0, 3.0, 3.0]
@@ -170,7 +170,7 @@ def wrapped(kind, rate):
 
 
 def inner_rates(network):
-    return [number(leaf.learning_rate) for leaf in leaf_optimizers(network.optimizer)]
+    return [number(leaf.learning_rate) for leaf in inner_optimizers(network.optimizer)]
 
 
 @functools.cache

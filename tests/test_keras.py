@@ -211,8 +211,8 @@ def test_a_train_function_can_be_made_anew():
 def test_a_wrapped_optimizer_is_found_under_its_public_name():
     """`inner_optimizer` of a `LossScaleOptimizer`."""
     inner = keras.optimizers.SGD(0.1)
-    assert _keras.leaf_optimizers(keras.optimizers.LossScaleOptimizer(inner)) == [inner]
-    assert _keras.leaf_optimizers(inner) == [inner]
+    assert _keras.inner_optimizers(keras.optimizers.LossScaleOptimizer(inner)) == [inner]
+    assert _keras.inner_optimizers(inner) == [inner]
     outer = keras.optimizers.LossScaleOptimizer(keras.optimizers.LossScaleOptimizer(inner))
     assert _keras.unwrapped(outer) is inner
     assert _keras.wrappers(outer) == [outer, outer.inner_optimizer]

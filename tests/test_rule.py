@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support import BACKEND, number
 
 from keras_decay import PlateauDecay, PlateauScale
-from keras_decay._rule import Memory, Rule
+from keras_decay._rule import PlateauState, Rule
 
 pytestmark = pytest.mark.any_keras
 
@@ -187,7 +187,7 @@ def reductions(values, mode="min", memory=None, **arguments):
     if isinstance(arguments.get("patience"), int):
         arguments["patience"] = (arguments["patience"],)
     rule = Rule(**{**defaults, **arguments})
-    memory = memory or Memory()
+    memory = memory or PlateauState()
     at = []
     for index, value in enumerate(values):
         memory, due = rule.observe(memory, value, mode)
@@ -201,7 +201,7 @@ def test_waits_for_patience_observations_in_a_row():
     """A better value starts the count anew."""
     at, memory = reductions([5, 6, 6, 4, 5, 5, 5, 5], patience=3)
     assert at == [6]
-    assert memory == Memory(best=4, wait=1, scale=0.5, reductions=1)
+    assert memory == PlateauState(best=4, wait=1, scale=0.5, reductions=1)
 
 
 @pytest.mark.parametrize("cooldown", [0, 1, 2, 3])
@@ -222,7 +222,7 @@ def test_a_better_value_during_cooldown_becomes_best_and_uses_it_up():
 @pytest.mark.parametrize("mode", ["min", "max"])
 def test_a_value_that_is_not_finite_is_never_better_and_never_best(bad, mode):
     """First, in the middle, or all the way."""
-    assert reductions([bad, 5, bad, 5], mode, patience=3)[1] == Memory(best=5, wait=2)
+    assert reductions([bad, 5, bad, 5], mode, patience=3)[1] == PlateauState(best=5, wait=2)
     at, memory = reductions([bad] * 4, mode, patience=2)
     assert at == [1, 3]
     assert memory.best is None
@@ -251,7 +251,7 @@ def test_on_improvement_reduces_at_every_improvement_but_the_first_value():
     """The second technique of the lecture notes, taken literally."""
     at, memory = reductions([5, 4, 4, 6, 3, 2], on_improvement=True)
     assert at == [1, 4, 5]
-    assert memory == Memory(best=2, scale=0.125, reductions=3)
+    assert memory == PlateauState(best=2, scale=0.125, reductions=3)
 
 
 def test_on_improvement_counts_improvements_across_other_values():
@@ -262,7 +262,7 @@ def test_on_improvement_counts_improvements_across_other_values():
 
 def test_a_lower_patience_than_before_takes_effect_at_the_next_bad_value():
     """A memory that waited longer than a new callback would is not stuck."""
-    memory = Memory(best=1.0, wait=7)
+    memory = PlateauState(best=1.0, wait=7)
     assert reductions([0.5, 0.5], memory=memory, patience=3)[0] == []
     assert reductions([1.0], memory=memory, patience=3)[0] == [0]
 
@@ -309,7 +309,7 @@ def test_smooths_as_optax_does(values, smoothing):
 
     peer = optax.ema(smoothing, debias=True)
     state = peer.init(np.float32(0.0))
-    memory = Memory()
+    memory = PlateauState()
     best = math.inf
     for value in values:
         average, state = peer.update(np.float32(value), state)
@@ -347,7 +347,7 @@ def test_each_reduction_has_its_patience_and_the_last_one_stays():
 def test_a_memory_of_an_earlier_version_begins_its_average(smoothing):
     """`average` and `observations` are absent from its files."""
     scale = PlateauScale(RATE, best=3.0, wait=1, scale=0.5, reductions=1, epoch=4, epochs=5)
-    assert scale.memory == Memory(3.0, 1, 0, 0.5, 1, 4, 5)
+    assert scale.memory == PlateauState(3.0, 1, 0, 0.5, 1, 4, 5)
     memory = reductions([2.0], memory=scale.memory, smoothing=smoothing, patience=9)[1]
     assert memory.best == 2.0
     config = scale.get_config()
