@@ -1,0 +1,222 @@
+"""What decides the rates: schedules, and the real callbacks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+import keras_decay
+
+GOES_BACK = {
+    "restore": "the weights",
+    "restore + state": "the weights, and both moments, of the best epoch",
+    "restore + zero": "the weights; the first moment starts from zero, the second stays",
+    "restore + zero + second": "the weights; the first moment starts from zero, and the second "
+    "is the best epoch's",
+}
+"""What goes back to the best epoch at a reduction, by the name of the form."""
+
+
+class Losses(NamedTuple):
+    """What `fit` knows at the end of an epoch, and the loss of its very first batch."""
+
+    value: float
+    training: float
+    first: float
+
+
+class Action(NamedTuple):
+    """What a decision does to the state of training."""
+
+    better: bool = False
+    restore: str = ""
+    recover: bool = False
+    good: bool = True
+
+
+class Table:
+    """A schedule: all its rates are known beforehand."""
+
+    reductions = 0
+
+    def __init__(self, rates: np.ndarray, steps: int):
+        self._rates = rates.reshape(-1, steps)
+
+    def rates(self, epoch: int) -> np.ndarray:
+        return self._rates[epoch]
+
+    def observe(self, epoch: int, losses: Losses) -> Action:
+        return Action()
+
+
+class KerasPlateau:
+    """`keras.callbacks.ReduceLROnPlateau`."""
+
+    def __init__(self, rate: float, steps: int, **arguments: Any):
+        self._steps, self._rate, self.reductions = steps, rate, 0
+        self._optimizer = keras.optimizers.SGD(rate)
+        self._callback = keras.callbacks.ReduceLROnPlateau(**arguments)
+        self._callback.set_model(SimpleNamespace(optimizer=self._optimizer))
+        self._callback.on_train_begin()
+
+    def rates(self, epoch: int) -> np.ndarray:
+        return np.full(self._steps, self._rate)
+
+    def observe(self, epoch: int, losses: Losses) -> Action:
+        self._callback.on_epoch_end(epoch, {"val_loss": losses.value})
+        rate = float(self._optimizer.learning_rate)
+        self.reductions += rate != self._rate
+        self._rate = rate
+        return Action()
+
+
+class Plateau:
+    """`keras_decay.PlateauDecay`, with what a form of it goes back to."""
+
+    def __init__(
+        self,
+        rate: float,
+        steps: int,
+        restore: str = "",
+        exploded: Callable[[Losses, Losses], bool] | None = None,
+        **arguments: Any,
+    ):
+        self._steps, self._rate, self._restore, self._exploded = steps, rate, restore, exploded
+        self._optimizer = keras.optimizers.SGD(rate)
+        self._callback = keras_decay.PlateauDecay(mode="min", **arguments)
+        self._callback.attach(SimpleNamespace(optimizer=self._optimizer, stop_training=False))
+        self._best, self.reductions = Losses(math.inf, math.inf, math.inf), 0
+
+    def rates(self, epoch: int) -> np.ndarray:
+        return np.full(self._steps, self._rate)
+
+    def observe(self, epoch: int, losses: Losses) -> Action:
+        if self._exploded is not None and self._exploded(losses, self._best):
+            self._reduced(self._callback.reduce())
+            return Action(recover=True, good=False)
+        best = self._callback.state["best"]
+        reduced = self._reduced(self._callback.update(losses.value, epoch))
+        better = self._callback.state["best"] != best
+        self._best = Losses(*np.fmin(self._best, losses))
+        return Action(better, self._restore if reduced else "")
+
+    def _reduced(self, reduced: bool) -> bool:
+        if reduced:
+            self._rate = float(self._optimizer.learning_rate)
+            self.reductions += 1
+        return reduced
+
+
+@dataclass(frozen=True)
+class Method:
+    """A name, and what makes the decider of one training run from rate, epochs and steps."""
+
+    name: str
+    make: Callable[[float, int, int], Any]
+    known_length: bool = False
+
+
+def above_first(times: float) -> Callable[[Losses, Losses], bool]:
+    """The training loss is above that of the first batch, so many times."""
+
+    def exploded(now: Losses, best: Losses) -> bool:
+        finite = math.isfinite(now.value) and math.isfinite(now.training)
+        return not finite or now.training > times * now.first
+
+    return exploded
+
+
+def above_best(times: float) -> Callable[[Losses, Losses], bool]:
+    """The value or the training loss is above the best so far, so many times."""
+
+    def exploded(now: Losses, best: Losses) -> bool:
+        finite = math.isfinite(now.value) and math.isfinite(now.training)
+        return (
+            not finite or now.value > times * best.value or now.training > times * best.training
+        )
+
+    return exploded
+
+
+def methods(full: bool = True) -> list[Method]:
+    """All methods that are compared."""
+    found = [
+        Method("constant", lambda rate, epochs, steps: Table(np.full(epochs * steps, rate), steps)),
+        Method("ReduceLROnPlateau", lambda rate, epochs, steps: KerasPlateau(rate, steps)),
+        plateau(0.1, 10),
+        plateau(0.5, 5),
+        plateau(0.3, 3),
+    ]
+    for restore in GOES_BACK:
+        found += [plateau(*form, restore=restore) for form in ((0.1, 10), (0.5, 5), (0.3, 3))]
+    if full:
+        found += [
+            plateau(*form, restore="restore + zero + second")
+            for form in ((0.1, 5), (0.1, 3), (0.3, 5), (0.5, 3))
+        ]
+        found += [
+            plateau(0.1, 10, explosion="first", times=2),
+            plateau(0.1, 10, explosion="best", times=10),
+            plateau(0.1, 10, restore="restore + zero + second", explosion="first", times=2),
+            plateau(0.3, 3, restore="restore + zero + second", explosion="first", times=2),
+        ]
+    return [
+        *found,
+        _schedule("StepDecay .1 every third", _step_decay, known_length=True),
+        _schedule("InverseTimeDecay .5", lambda r, e, s: keras_decay.InverseTimeDecay(r, 0.5)),
+        _schedule("cosine to 0", _cosine, known_length=True),
+        _schedule("linear to 0", _linear, known_length=True),
+        Method("warmup-stable-decay", _warmup_stable_decay, known_length=True),
+    ]
+
+
+def plateau(
+    factor: float, patience: int, restore: str = "", explosion: str = "", times: float = 0
+) -> Method:
+    exploded = {"first": above_first, "best": above_best}.get(explosion)
+    names = [f"plateau {factor:g}/{patience}", *([restore] if restore else [])]
+    if exploded:
+        names.append(f"recover over {times:g} x {explosion}")
+
+    def make(rate: float, epochs: int, steps: int) -> Plateau:
+        return Plateau(
+            rate,
+            steps,
+            restore,
+            exploded(times) if exploded else None,
+            factor=factor,
+            patience=patience,
+        )
+
+    return Method(", ".join(names), make)
+
+
+def _schedule(name: str, make: Callable[..., Any], known_length: bool = False) -> Method:
+    def table(rate: float, epochs: int, steps: int) -> Table:
+        schedule = make(rate, epochs, steps)
+        return Table(keras_decay.preview(schedule, epochs, steps_per_epoch=steps)[1], steps)
+
+    return Method(name, table, known_length)
+
+
+def _step_decay(rate: float, epochs: int, steps: int) -> Any:
+    return keras_decay.StepDecay(rate, 0.1, epochs // 3)
+
+
+def _cosine(rate: float, epochs: int, steps: int) -> Any:
+    return keras.optimizers.schedules.CosineDecay(rate, epochs * steps)
+
+
+def _linear(rate: float, epochs: int, steps: int) -> Any:
+    return keras.optimizers.schedules.PolynomialDecay(rate, epochs * steps, 0.0)
+
+
+def _warmup_stable_decay(rate: float, epochs: int, steps: int) -> Table:
+    t = np.arange(epochs * steps) / (epochs * steps)
+    return Table(rate * np.minimum(np.minimum(1, (t + 1e-3) / 0.05), (1 - t) / 0.2), steps)
