@@ -19,8 +19,21 @@ GOES_BACK = {
     "restore + zero": "the weights; the first moment starts from zero, the second stays",
     "restore + zero + second": "the weights; the first moment starts from zero, and the second "
     "is the best epoch's",
+    "restore + zero + corrected": "the same, and the second is scaled as if the counter of its "
+    "bias correction had gone back too",
 }
 """What goes back to the best epoch at a reduction, by the name of the form."""
+
+
+Form = tuple[float, int]
+"""Factor and patience."""
+FORMS: tuple[Form, ...] = ((0.1, 10), (0.5, 5), (0.3, 3))
+OTHER_FORMS: tuple[Form, ...] = ((0.1, 5), (0.1, 3))
+CHOSEN = "restore + zero + second"
+"""The form of going back that the other questions are asked with."""
+
+K = 4.0
+"""How many times the first batch's training loss an explosion is, where no other is named."""
 
 
 class Losses(NamedTuple):
@@ -85,9 +98,11 @@ class Plateau:
         steps: int,
         restore: str = "",
         exploded: Callable[[Losses, Losses], bool] | None = None,
+        start: float = math.inf,
         **arguments: Any,
     ):
         self._steps, self._rate, self._restore, self._exploded = steps, rate, restore, exploded
+        self._start = start
         self._optimizer = keras.optimizers.SGD(rate)
         self._callback = keras_decay.PlateauDecay(mode="min", **arguments)
         self._callback.attach(SimpleNamespace(optimizer=self._optimizer, stop_training=False))
@@ -103,6 +118,8 @@ class Plateau:
         best = self._callback.state["best"]
         reduced = self._reduced(self._callback.update(losses.value, epoch))
         better = self._callback.state["best"] != best
+        # Else it is the start that training goes back to.
+        better &= losses.training <= self._start * losses.first
         self._best = Losses(*np.fmin(self._best, losses))
         return Action(better, self._restore if reduced else "")
 
@@ -137,9 +154,7 @@ def above_best(times: float) -> Callable[[Losses, Losses], bool]:
 
     def exploded(now: Losses, best: Losses) -> bool:
         finite = math.isfinite(now.value) and math.isfinite(now.training)
-        return (
-            not finite or now.value > times * best.value or now.training > times * best.training
-        )
+        return not finite or now.value > times * best.value or now.training > times * best.training
 
     return exploded
 
@@ -149,40 +164,51 @@ def methods(full: bool = True) -> list[Method]:
     found = [
         Method("constant", lambda rate, epochs, steps: Table(np.full(epochs * steps, rate), steps)),
         Method("ReduceLROnPlateau", lambda rate, epochs, steps: KerasPlateau(rate, steps)),
-        plateau(0.1, 10),
-        plateau(0.5, 5),
-        plateau(0.3, 3),
-    ]
-    for restore in GOES_BACK:
-        found += [plateau(*form, restore=restore) for form in ((0.1, 10), (0.5, 5), (0.3, 3))]
-    if full:
-        found += [
-            plateau(*form, restore="restore + zero + second")
-            for form in ((0.1, 5), (0.1, 3), (0.3, 5), (0.5, 3))
-        ]
-        found += [
-            plateau(0.1, 10, explosion="first", times=2),
-            plateau(0.1, 10, explosion="best", times=10),
-            plateau(0.1, 10, restore="restore + zero + second", explosion="first", times=2),
-            plateau(0.3, 3, restore="restore + zero + second", explosion="first", times=2),
-        ]
-    return [
-        *found,
+        *(plateau(form) for form in FORMS),
+        *(plateau(form, restore) for restore in GOES_BACK for form in FORMS),
+        *(plateau(form, CHOSEN, "first", K) for form in FORMS),
         _schedule("StepDecay .1 every third", _step_decay, known_length=True),
-        _schedule("InverseTimeDecay .5", lambda r, e, s: keras_decay.InverseTimeDecay(r, 0.5)),
+        _schedule("InverseTimeDecay .5", _inverse),
         _schedule("cosine to 0", _cosine, known_length=True),
         _schedule("linear to 0", _linear, known_length=True),
         Method("warmup-stable-decay", _warmup_stable_decay, known_length=True),
     ]
+    if full:
+        found += [
+            *(plateau(form, CHOSEN) for form in OTHER_FORMS),
+            *(plateau(form, CHOSEN, "first", K) for form in OTHER_FORMS),
+            *(plateau(form, CHOSEN, "start", 2) for form in (*FORMS, *OTHER_FORMS)),
+            *(plateau(form, CHOSEN, "both", K) for form in (*FORMS, *OTHER_FORMS)),
+            *(plateau((0.3, 3), CHOSEN, "first", times) for times in (math.inf, 1, 2, 10)),
+            *(plateau((0.3, 3), CHOSEN, "start", times) for times in (1, K)),
+            plateau((0.3, 3), CHOSEN, "best", 3),
+            *(plateau((0.1, 10), "", "first", times) for times in (math.inf, K)),
+            plateau((0.3, 3), "", "first", K),
+        ]
+    return found
 
 
-def plateau(
-    factor: float, patience: int, restore: str = "", explosion: str = "", times: float = 0
-) -> Method:
-    exploded = {"first": above_first, "best": above_best}.get(explosion)
+def plateau(form: Form, restore: str = "", explosion: str = "", times: float = math.inf) -> Method:
+    """`PlateauDecay` with a factor and a patience, and with what it goes back to.
+
+    Args:
+        form: Factor and patience.
+        restore: A key of `GOES_BACK`, or nothing.
+        explosion: What an exploded loss is compared with, `"first"` or `"best"`, or nothing;
+            with `"start"`, the best epochs are those whose training loss is not above so many
+            times the first batch's: where there is none, a reduction goes back to the start of
+            training; `"both"` is that with 2 times, and `"first"`.
+        times: How many times that an exploded loss is; infinity for losses that are not finite.
+    """
+    factor, patience = form
+    exploded = {"first": above_first, "both": above_first, "best": above_best}.get(explosion)
+    start = {"start": times, "both": 2.0}.get(explosion, math.inf)
     names = [f"plateau {factor:g}/{patience}", *([restore] if restore else [])]
     if exploded:
-        names.append(f"recover over {times:g} x {explosion}")
+        kind = "best" if explosion == "best" else "first"
+        names.append(f"recover over {times:g} x {kind}" if math.isfinite(times) else "recover")
+    if math.isfinite(start):
+        names.append(f"start over {start:g} x first")
 
     def make(rate: float, epochs: int, steps: int) -> Plateau:
         return Plateau(
@@ -190,6 +216,7 @@ def plateau(
             steps,
             restore,
             exploded(times) if exploded else None,
+            start,
             factor=factor,
             patience=patience,
         )
@@ -203,6 +230,10 @@ def _schedule(name: str, make: Callable[..., Any], known_length: bool = False) -
         return Table(keras_decay.preview(schedule, epochs, steps_per_epoch=steps)[1], steps)
 
     return Method(name, table, known_length)
+
+
+def _inverse(rate: float, epochs: int, steps: int) -> Any:
+    return keras_decay.InverseTimeDecay(rate, 0.5)
 
 
 def _step_decay(rate: float, epochs: int, steps: int) -> Any:

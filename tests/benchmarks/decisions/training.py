@@ -23,7 +23,7 @@ class Runs:
         value: The validation loss.
         training: The training loss, the mean of the batches, as `fit` logs it.
         rate: The rate of the last step.
-        first: The training loss of the first batch.
+        firsts: The training loss of the first batch of each epoch.
         reductions: How many they were, for each length.
         test: The test loss of the last epoch, for each length.
         best_test: That of the epoch of the best validation loss.
@@ -32,17 +32,37 @@ class Runs:
     value: np.ndarray
     training: np.ndarray
     rate: np.ndarray
-    first: np.ndarray
+    firsts: np.ndarray
     reductions: dict[int, np.ndarray]
     test: dict[int, np.ndarray]
     best_test: dict[int, np.ndarray]
+
+    def above_first(self, length: int) -> list[float]:
+        """The highest training loss, as a multiple of the first batch's."""
+        return _highest(self.training[:length] / self.firsts[0])
+
+    def above_best(self, length: int) -> list[float]:
+        """The highest loss, as a multiple of the lowest before it; 1 where none was above."""
+        multiples = []
+        for losses in (self.value[:length], self.training[:length]):
+            lowest = np.fmin.accumulate(losses, 0)
+            multiples.append(_highest(losses[1:] / lowest[:-1]))
+        return np.maximum(1.0, np.max(multiples, 0)).tolist()
+
+    def continued(self, length: int) -> list[float]:
+        """The training loss of the last epoch, as a multiple of its first batch's."""
+        return _highest(self.training[length - 1 : length] / self.firsts[length - 1])
+
+
+def _highest(multiples: np.ndarray) -> list[float]:
+    return np.where(np.isfinite(multiples), multiples, np.inf).max(0).tolist()
 
 
 class Trainer:
     """Trains a task with an optimizer."""
 
     def __init__(self, task: Task, optimizer: str):
-        self._task, self._optimizer_name = task, optimizer
+        self.task, self.optimizer_name = task, optimizer
         self._model = task.model(task.load(0), 0)
         self._optimizer = make_optimizer(optimizer)
         self._optimizer.build(self._model.trainable_variables)
@@ -50,6 +70,7 @@ class Trainer:
         self._momentum = [name.endswith("_momentum") for name in names]
         self._second = [name.endswith("_velocity") for name in names]
         self._rate = names.index("learning_rate")
+        self._counter = names.index("iteration" if "iteration" in names else "iterations")
         self._epoch = jax.jit(self._train_epoch)
         self._evaluate = jax.jit(jax.vmap(self._loss_of, (0, None, None)))
 
@@ -62,10 +83,10 @@ class Trainer:
     ) -> Runs:
         """Trains one network for each pair of a method and a first rate."""
         epochs, count = max(lengths), len(configurations)
-        orders = self._task.batches(data, seed, epochs)
+        orders = self.task.batches(data, seed, epochs)
         steps = orders.shape[1]
         deciders = [method.make(rate, epochs, steps) for method, rate in configurations]
-        model = self._task.model(data, seed)
+        model = self.task.model(data, seed)
 
         def repeated(variables: list[Any]) -> Arrays:
             return [jnp.repeat(variable.value[None], count, 0) for variable in variables]
@@ -75,8 +96,7 @@ class Trainer:
         fixed = [variable.value for variable in model.non_trainable_variables]
         lowest, best_weights = np.full(count, np.inf), weights
         rule_best = last_good = (weights, state)
-        history = np.zeros((3, epochs, count))
-        first: Any = None
+        history = np.zeros((4, epochs, count))
         reductions, test, best_test = {}, {}, {}
         for epoch in range(epochs):
             rates = np.stack([decider.rates(epoch) for decider in deciders]).astype("float32")
@@ -85,16 +105,15 @@ class Trainer:
                 weights, state, fixed, rates.T, data.x[rows], data.t[rows]
             )
             losses = np.asarray(losses, "float64")
-            first = losses[0] if first is None else first
             value = np.asarray(self._evaluate(weights, data.x_val, data.t_val), "float64")
             training = losses.mean(0)
-            history[:, epoch] = value, training, rates[:, -1]
+            history[:, epoch] = value, training, rates[:, -1], losses[0]
             lower = value < lowest
             lowest = np.where(lower, value, lowest)
             best_weights = _pick(lower, weights, best_weights)
             actions = [
                 decider.observe(epoch, Losses(*map(float, losses)))
-                for decider, *losses in zip(deciders, value, training, first, strict=True)
+                for decider, *losses in zip(deciders, value, training, history[3, 0], strict=True)
             ]
             if (epoch + 1) in lengths:
                 # Before anything goes back: what `fit` leaves after its last epoch is decided
@@ -108,7 +127,7 @@ class Trainer:
             last_good = tuple(map(_pick, (good, good), (weights, state), last_good))
             if (epoch + 1) in lengths:
                 test[epoch + 1] = self._test(weights, data)
-        return Runs(*history, first, reductions, test, best_test)
+        return Runs(*history, reductions, test, best_test)
 
     def _go_back(
         self,
@@ -124,15 +143,29 @@ class Trainer:
             # (form, of the best epoch?) for the first and the second moment.
             first = forms == "restore + state"
             zero = np.char.startswith(forms, "restore + zero")
-            second = first | (forms == "restore + zero + second")
+            corrected = forms == "restore + zero + corrected"
+            second = first | (forms == "restore + zero + second") | corrected
             nothing = [jnp.zeros_like(array) for array in state]
             state = _pick(first, best[1], state, self._momentum)
             state = _pick(zero, nothing, state, self._momentum)
             state = _pick(second, best[1], state, self._second)
+            scaled = [self._corrected(array, state, best[1]) for array in state]
+            state = _pick(corrected, scaled, state, self._second)
         recover = np.array([action.recover for action in actions])
         weights = _pick(recover, last_good[0], weights)
         moments = [a or b for a, b in zip(self._momentum, self._second, strict=True)]
         return weights, _pick(recover, last_good[1], state, moments)
+
+    def _corrected(self, moment: jax.Array, now: Arrays, best: Arrays) -> jax.Array:
+        """A second moment of the best epoch, for the counter that has gone on since."""
+        if not any(self._second) or moment.ndim < 2:
+            return moment
+        share = [
+            1 - self._optimizer.beta_2 ** each[self._counter].astype("float32")
+            for each in (now, best)
+        ]
+        scale = jnp.where(share[1] > 0, share[0] / share[1], 1.0)
+        return moment * scale.reshape((-1,) + (1,) * (moment.ndim - 1))
 
     def _test(self, weights: Arrays, data: Data) -> np.ndarray:
         return np.asarray(self._evaluate(weights, data.x_test, data.t_test), "float64")
@@ -154,7 +187,7 @@ class Trainer:
     ) -> Any:
         def loss(weights: Arrays) -> Any:
             y, new = self._model.stateless_call(weights, fixed, x, training=True)
-            return self._task.loss(t, y), new
+            return self.task.loss(t, y), new
 
         (value, fixed), gradients = jax.value_and_grad(loss, has_aux=True)(weights)
         state = [*state]
@@ -165,7 +198,7 @@ class Trainer:
     def _loss_of(self, weights: Arrays, x: Any, t: Any) -> Any:
         fixed = [variable.value for variable in self._model.non_trainable_variables]
         y, _ = self._model.stateless_call(weights, fixed, x, training=False)
-        return self._task.loss(t, y)
+        return self.task.loss(t, y)
 
 
 @jax.jit
