@@ -43,17 +43,20 @@ def main() -> None:
         action="store_true",
         help="instead: train a sample in `fit`, on each installed backend, and compare",
     )
+    parser.add_argument(
+        "--restores", action="store_true", help="in that sample, `restore_best_weights=True` too"
+    )
     arguments = parser.parse_args()
+    if keras.backend.backend() != "jax" and not arguments.read:
+        parser.error("the runs are JAX's: set KERAS_BACKEND=jax")
     if arguments.check:
         from tests.benchmarks.decisions import check
 
-        check.main()
+        check.main(arguments.csv.with_suffix(".npz"), arguments.restores)
         return
     if arguments.read:
         rows = scores.read(arguments.csv)
     else:
-        if keras.backend.backend() != "jax":
-            parser.error("the runs are JAX's: set KERAS_BACKEND=jax")
         tasks = [task for task in TASKS if (arguments.task or "") in task.name]
         if not (arguments.full or arguments.task):
             tasks = tasks[:4]
