@@ -21,11 +21,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks.decisions", description=__doc__
     )
-    parser.add_argument(
-        "--full",
-        action="store_true",
-        help="all tasks, 100 epochs too, and more forms; half an hour instead of some minutes",
-    )
+    parser.add_argument("--full", action="store_true", help="all tasks, not the first four only")
+    parser.add_argument("--long", action="store_true", help="100 epochs too, where a task has them")
+    parser.add_argument("--forms", action="store_true", help="all forms that were tried")
     parser.add_argument("--task", help="only the tasks with this in their name")
     parser.add_argument("--seeds", type=int, default=3, help="how many (%(default)s)")
     folder = Path(tempfile.gettempdir())
@@ -60,7 +58,7 @@ def main() -> None:
         tasks = [task for task in TASKS if (arguments.task or "") in task.name]
         if not (arguments.full or arguments.task):
             tasks = tasks[:4]
-        rows = train_all(tasks, arguments.seeds, arguments.full, arguments.csv)
+        rows = train_all(tasks, arguments)
     report.print_all(rows, arguments.markdown)
     if arguments.picture:
         from tests.benchmarks.decisions.picture import draw
@@ -69,7 +67,7 @@ def main() -> None:
     print(f"{len(rows):,} training runs are in {arguments.csv}")
 
 
-def train_all(tasks: list[Task], seeds: int, full: bool, file: Path) -> list[scores.Row]:
+def train_all(tasks: list[Task], arguments: argparse.Namespace) -> list[scores.Row]:
     """Trains everything, seed after seed, and writes what there is after each task."""
     from tests.benchmarks.decisions.training import Trainer
 
@@ -78,19 +76,19 @@ def train_all(tasks: list[Task], seeds: int, full: bool, file: Path) -> list[sco
         (task, name): Trainer(task, name) for task in tasks for name in ("sgd", task.optimizer)
     }
     started = time.perf_counter()
-    for seed in range(seeds):
+    for seed in range(arguments.seeds):
         for (task, name), trainer in trainers.items():
             data = task.load(seed)
-            lengths = task.epochs if full else task.epochs[:1]
+            lengths = task.epochs if arguments.long else task.epochs[:1]
             suggestion = suggested_rate(task, name, data, seed)
             rates = [*RATES[name], *([] if suggestion is None else [suggestion])]
-            compared = methods(full)
+            compared = methods(arguments.forms)
             free = [method for method in compared if not method.known_length]
             found += rows_of(trainer, data, seed, free, rates, lengths)
             for length in lengths:
                 known = [method for method in compared if method.known_length]
                 found += rows_of(trainer, data, seed, known, rates, (length,))
-            scores.write(file, found)
+            scores.write(arguments.csv, found)
             seconds = time.perf_counter() - started
             print(f"{seconds:6.0f} s  seed {seed}, {task.name}, {name}", flush=True)
     return found

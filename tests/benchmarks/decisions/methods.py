@@ -29,8 +29,8 @@ Form = tuple[float, int]
 """Factor and patience."""
 FORMS: tuple[Form, ...] = ((0.1, 10), (0.5, 5), (0.3, 3))
 OTHER_FORMS: tuple[Form, ...] = ((0.1, 5), (0.1, 3))
-CHOSEN = "restore + zero + second"
-"""The form of going back that the other questions are asked with."""
+CHOSEN, SECOND = "restore + zero", "restore + zero + second"
+"""The forms of going back that the other questions are asked with."""
 
 K = 4.0
 """How many times the first batch's training loss an explosion is, where no other is named."""
@@ -159,33 +159,40 @@ def above_best(times: float) -> Callable[[Losses, Losses], bool]:
     return exploded
 
 
-def methods(full: bool = True) -> list[Method]:
-    """All methods that are compared."""
-    found = [
+def methods(forms: bool = False) -> list[Method]:
+    """The methods that are compared; with `forms`, all those that were tried."""
+    last = FORMS[-1]
+    return [
         Method("constant", lambda rate, epochs, steps: Table(np.full(epochs * steps, rate), steps)),
         Method("ReduceLROnPlateau", lambda rate, epochs, steps: KerasPlateau(rate, steps)),
         *(plateau(form) for form in FORMS),
-        *(plateau(form, restore) for restore in GOES_BACK for form in FORMS),
-        *(plateau(form, CHOSEN, "first", K) for form in FORMS),
+        *(plateau(form, restore) for restore in list(GOES_BACK)[:3] for form in FORMS),
+        *(plateau(form, CHOSEN, "start", 2) for form in FORMS),
+        plateau(last, SECOND, "start", 2),
+        plateau(last, CHOSEN, "first", K),
+        plateau(FORMS[0], "", "first", K),
+        *(_other_forms() if forms else []),
         _schedule("StepDecay .1 every third", _step_decay, known_length=True),
         _schedule("InverseTimeDecay .5", _inverse),
         _schedule("cosine to 0", _cosine, known_length=True),
         _schedule("linear to 0", _linear, known_length=True),
         Method("warmup-stable-decay", _warmup_stable_decay, known_length=True),
     ]
-    if full:
-        found += [
-            *(plateau(form, CHOSEN) for form in OTHER_FORMS),
-            *(plateau(form, CHOSEN, "first", K) for form in OTHER_FORMS),
-            *(plateau(form, CHOSEN, "start", 2) for form in (*FORMS, *OTHER_FORMS)),
-            *(plateau(form, CHOSEN, "both", K) for form in (*FORMS, *OTHER_FORMS)),
-            *(plateau((0.3, 3), CHOSEN, "first", times) for times in (math.inf, 1, 2, 10)),
-            *(plateau((0.3, 3), CHOSEN, "start", times) for times in (1, K)),
-            plateau((0.3, 3), CHOSEN, "best", 3),
-            *(plateau((0.1, 10), "", "first", times) for times in (math.inf, K)),
-            plateau((0.3, 3), "", "first", K),
-        ]
-    return found
+
+
+def _other_forms() -> list[Method]:
+    return [
+        *(plateau(form, restore) for restore in list(GOES_BACK)[3:] for form in FORMS),
+        *(plateau(form, SECOND) for form in OTHER_FORMS),
+        *(plateau(form, SECOND, "first", K) for form in (*FORMS, *OTHER_FORMS)),
+        *(plateau(form, SECOND, "start", 2) for form in (*FORMS[:2], *OTHER_FORMS)),
+        *(plateau(form, SECOND, "both", K) for form in (*FORMS, *OTHER_FORMS)),
+        *(plateau(FORMS[-1], SECOND, "first", times) for times in (math.inf, 1, 2, 10)),
+        *(plateau(FORMS[-1], SECOND, "start", times) for times in (1, K)),
+        plateau(FORMS[-1], SECOND, "best", 3),
+        plateau(FORMS[0], "", "first", math.inf),
+        plateau(FORMS[-1], "", "first", K),
+    ]
 
 
 def plateau(form: Form, restore: str = "", explosion: str = "", times: float = math.inf) -> Method:
