@@ -168,6 +168,7 @@ def methods(forms: bool = False) -> list[Method]:
         *(plateau(form) for form in FORMS),
         *(plateau(form, restore) for restore in list(GOES_BACK)[:3] for form in FORMS),
         *(plateau(form, CHOSEN, "start", 2) for form in FORMS),
+        plateau(last, CHOSEN, "start", 0.9),
         plateau(last, SECOND, "start", 2),
         plateau(last, CHOSEN, "first", K),
         plateau(FORMS[0], "", "first", K),
