@@ -8,8 +8,20 @@ import numpy as np
 
 from tests.benchmarks.decisions import scores
 from tests.benchmarks.decisions.scores import Ratio, Row
+from tests.benchmarks.decisions.tasks import RATES
 
 Cells = list[list[str]]
+SHOWN = (
+    "constant",
+    "ReduceLROnPlateau",
+    "plateau 0.3/3",
+    "plateau 0.1/10, restore + zero",
+    "plateau 0.3/3, restore + zero",
+    "plateau 0.3/3, restore + zero, start over 2 x first",
+    "StepDecay .1 every third",
+    "cosine to 0",
+)
+"""The methods that are shown task by task."""
 
 
 def print_all(rows: list[Row], as_markdown: bool) -> None:
@@ -53,27 +65,28 @@ def methods_table(found: list[Ratio], value: Callable[[Ratio], float]) -> tuple[
 
 
 def tasks_table(found: list[Ratio]) -> tuple[list[str], Cells]:
-    return _table_by(found, lambda row: f"{row.task}, {row.optimizer}, {row.epochs}")
+    return _table_by(found, lambda row: (f"{row.task}, {row.optimizer}", row.epochs))
 
 
 def rates_table(found: list[Ratio]) -> tuple[list[str], Cells]:
-    rates: dict[str, list[float]] = {}
-    for each in found:
-        rates.setdefault(each.row.optimizer, []).append(each.row.rate)
-    places = {name: sorted(set(values)) for name, values in rates.items()}
-    return _table_by(found, lambda row: f"rate {places[row.optimizer].index(row.rate) + 1} of 6")
+    return _table_by(
+        found, lambda row: (f"rate {RATES[row.optimizer].index(row.rate) + 1} of 6", row.epochs)
+    )
 
 
-def _table_by(found: list[Ratio], key: Callable[[Row], str]) -> tuple[list[str], Cells]:
-    columns = sorted({key(each.row) for each in found})
-    groups: dict[tuple[str, str], list[float]] = {}
+def _table_by(found: list[Ratio], key: Callable[[Row], tuple[str, int]]) -> tuple[list[str], Cells]:
+    groups: dict[tuple[str, str, int], list[float]] = {}
     for each in found:
-        groups.setdefault((each.row.method, key(each.row)), []).append(each.last)
+        groups.setdefault((each.row.method, *key(each.row)), []).append(each.last)
+    names = [name for name in names_of(found) if name in SHOWN]
     cells = []
-    for name in names_of(found):
-        results = [scores.score(groups[name, column]) for column in columns]
-        cells.append([name, *(f"{_two(each.near)}; {_two(each.dead)}" for each in results)])
-    return ["", *columns], cells
+    for place in dict.fromkeys(group[1:] for group in sorted(groups, key=lambda g: g[2])):
+        results = [scores.score(groups[(name, *place)]) for name in names]
+        label, epochs = place
+        cells.append(
+            [f"{label}, {epochs}", *(f"{_two(each.near)}; {_two(each.dead)}" for each in results)]
+        )
+    return ["", *names], cells
 
 
 def chain_table(rows: list[Row]) -> tuple[list[str], Cells]:
