@@ -63,7 +63,7 @@ def main() -> None:
     if arguments.picture:
         from tests.benchmarks.decisions.picture import draw
 
-        draw(rows).savefig(arguments.picture, dpi=150)
+        draw(rows, report.SHOWN).savefig(arguments.picture, dpi=150)
     print(f"{len(rows):,} training runs are in {arguments.csv}")
 
 
