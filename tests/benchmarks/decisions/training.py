@@ -46,12 +46,14 @@ class Runs:
         multiples = []
         for losses in (self.value[:length], self.training[:length]):
             lowest = np.fmin.accumulate(losses, 0)
-            multiples.append(_highest(losses[1:] / lowest[:-1]))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                multiples.append(_highest(losses[1:] / lowest[:-1]))
         return np.maximum(1.0, np.max(multiples, 0)).tolist()
 
     def continued(self, length: int) -> list[float]:
         """The training loss of the last epoch, as a multiple of its first batch's."""
-        return _highest(self.training[length - 1 : length] / self.firsts[length - 1])
+        with np.errstate(divide="ignore", invalid="ignore"):  # A loss can be 0.
+            return _highest(self.training[length - 1 : length] / self.firsts[length - 1])
 
 
 def _highest(multiples: np.ndarray) -> list[float]:
