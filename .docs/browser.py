@@ -52,6 +52,11 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+class Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, *args: object) -> None:
+        """The browser goes when it has what it came for."""
+
+
 def chromium(url: str, *arguments: str) -> str:
     with tempfile.TemporaryDirectory() as profile:
         command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
@@ -90,7 +95,7 @@ def main(built: Path, pictures: Path | None) -> int:
         for name in ("wait.svg", "favicon.ico"):
             shutil.copy(site / "favicon.svg", site / name)
         handler = functools.partial(Quiet, directory=site)
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        with Server(("127.0.0.1", 0), handler) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
             root = f"http://127.0.0.1:{server.server_port}"
             wrong = [*search(root, site)]

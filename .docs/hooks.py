@@ -28,6 +28,7 @@ ARGUMENTS = {"steps_per_epoch"}
 INTERNAL = ("PlateauScale.at", "PlateauScale.write")
 FORMULA = re.compile(r'class="arithmatex">\\([(\[])(.*?)\\[)\]]<', re.DOTALL)
 SCRIPT = re.compile(r"<script\b.*?</script>", re.DOTALL)
+CELL = re.compile(r'(<pre|<div(?= class="clipboard-copy-txt"))')
 EXAMPLE = re.compile(r"^>>> .*(?:\n.*\S.*)*", re.MULTILINE)
 
 
@@ -86,7 +87,8 @@ def on_files(files: Files, config: Any) -> Files:
     overview = f"# API\n\n::: {PACKAGE}\n    options:\n      members: false\n"
     add("api/index.md", content=f"{overview}      show_root_heading: false\n")
     for name in public_names():
-        add(api_page(name), content=f"::: {PACKAGE}.{name}\n")
+        boost = "---\nsearch:\n  boost: 4\n---\n"
+        add(api_page(name), content=f"{boost}::: {PACKAGE}.{name}\n")
     return files
 
 
@@ -102,6 +104,7 @@ def on_page_content(html: str, page: Page, config: Any, files: Files) -> str:
 
     def mathml(match: re.Match[str]) -> str:
         latex = match[2].replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">")
+        latex = latex.replace(r"\_", "_")  # As MathML has it.
         display = "inline" if match[1] == "(" else "block"
         return f'class="arithmatex">{convert(latex, display=display)}<'
 
@@ -118,6 +121,9 @@ def on_page_content(html: str, page: Page, config: Any, files: Files) -> str:
         return f'<autoref identifier="{PACKAGE}.{match[2]}"><code>{match[1]}</code></autoref>'
 
     html = FORMULA.sub(mathml, html)
+    # A search is for what is said of a name, not for each cell that uses it.
+    if source.endswith(".ipynb"):
+        html = CELL.sub(r"\1 data-search-exclude", html)
     plain_titles(page.toc)
     # What is a link or a heading already is matched first, and stays.
     kept = r"<a\b.*?</a>|<autoref\b.*?</autoref>|<h\d.*?</h\d>|<pre\b.*?</pre>"
