@@ -40,8 +40,10 @@ class Shared:
     first_epoch: int = 0
     counters: list[int] = field(default_factory=list)
     """The steps that its inner optimizers had counted when the epoch began."""
-    logged: dict[str, float] = field(default_factory=dict)
-    """What the logs are to say of the last step, where the rate has been reduced since."""
+    logged: tuple[int, dict[str, float]] = (-1, {})
+    """A batch, and what the logs are to say of its last step, whatever has been reduced since."""
+    reduced: dict[str, float] = field(default_factory=dict)
+    """The rates after the last reduction inside this epoch."""
 
 
 @dataclass
@@ -166,7 +168,7 @@ class RateCallback(Configured, keras.callbacks.Callback):
             shared = run.shared.setdefault(id(optimizer), Shared(counter=self))
             run.warnings.setdefault(id(optimizer), Warnings(shared.warned))
             shared.counters = list(map(steps_done, _keras.inner_optimizers(optimizer)))
-            shared.logged = {}
+            shared.logged, shared.reduced = (-1, {}), {}
             # Not earlier: `BackupAndRestore` loads when training begins, and sets the epoch too.
             if not shared.begun:
                 shared.begun, shared.first_epoch = True, epoch
@@ -199,7 +201,6 @@ class RateCallback(Configured, keras.callbacks.Callback):
         run = self._this_run()
         run.batch = batch
         for key, shared in run.shared.items():
-            shared.logged = {}
             if shared.updates is None and shared.counter is self:
                 self._measure_updates(key, shared, batch)
 
@@ -224,10 +225,10 @@ class RateCallback(Configured, keras.callbacks.Callback):
         run = self._this_run()
         for suffix, optimizer in self._optimizers().items():
             shared = run.shared[id(optimizer)]
-            self._keep_logged(optimizer, suffix, shared)
+            rates = self._rates_of_last_step(optimizer, suffix, shared)
             if logs is not None:
                 # What is there already stays.
-                logs.update({**shared.logged, **logs})
+                logs.update({**rates, **logs})
             if self.warn and run.batch >= 0:
                 self._warn_at_end(suffix, optimizer, shared)
             attached = attached_to(optimizer)
@@ -235,10 +236,15 @@ class RateCallback(Configured, keras.callbacks.Callback):
                 clock = self._ended(optimizer, attached, epoch)
                 attached.commit(replace(attached.state, clock=clock))
 
-    def _keep_logged(self, optimizer: Any, suffix: str, shared: Shared) -> None:
-        """Takes down what the logs say of the last step, before anything changes it."""
-        if not shared.logged:
-            shared.logged = learning_rates(optimizer, suffix, last_step=True)
+    def _rates_of_last_step(self, optimizer: Any, suffix: str, shared: Shared) -> dict[str, float]:
+        """What the logs say of the last step: taken down before anything changes it."""
+        batch = self._this_run().batch
+        if shared.logged[0] != batch or not shared.logged[1]:
+            shared.logged = batch, self._rates_now(optimizer, suffix)
+        return shared.logged[1]
+
+    def _rates_now(self, optimizer: Any, suffix: str) -> dict[str, float]:
+        return learning_rates(optimizer, suffix, last_step=True)
 
     def _ended(self, optimizer: Any, attached: Attached, epoch: int) -> Clock:
         """The clock after the end of an epoch."""

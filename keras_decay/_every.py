@@ -19,7 +19,7 @@ from keras_decay._snapshot import VariableValues
 def evaluate(model: Any, data: Any, monitor: str) -> float:
     """A metric of the validation data, in the middle of a training run, which goes on as if nothing
     had happened."""
-    with preserve_metrics(model), preserve_random_states():
+    with preserve_metrics(model), preserve_random_states(), preserve_modes(model):
         if isinstance(data, (tuple, list)):
             x, y, weights = keras.utils.unpack_x_y_sample_weight(tuple(data))
             metrics = model.evaluate(x, y, sample_weight=weights, verbose=0, return_dict=True)
@@ -89,6 +89,17 @@ def preserve_metrics(model: Any) -> Iterator[None]:
         yield
     finally:
         values.restore()
+
+
+@contextlib.contextmanager
+def preserve_modes(model: Any) -> Iterator[None]:
+    """torch's own switch between training and inference, which Keras turns for all modules."""
+    modes = [(part, part.training) for part in getattr(model, "modules", list)()]
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
 
 
 @contextlib.contextmanager

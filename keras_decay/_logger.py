@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from keras_decay import _checks
-from keras_decay._callback import RateCallback
+from keras_decay._callback import RateCallback, Shared
 from keras_decay._config import register
 from keras_decay._rates import (
     effective_rate,
@@ -70,7 +70,7 @@ class LearningRateLogger(RateCallback):
         self._batches = 0
         """The batches of the training run so far, as `TensorBoard` counts them: of those that run
         in one execution (`steps_per_execution`), the last one."""
-        self._rates: dict[str, tuple[Any, int, int]] = {}
+        self._steps: list[tuple[str, Any, int, Shared]] = []
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
@@ -78,36 +78,40 @@ class LearningRateLogger(RateCallback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
-        self._rates = {}
+        self._steps = []
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_end(batch, logs)
         self._batches += 1
         if self.every is None or logs is None or self._batches % self.every:
             return
-        if not self._rates:
+        if not self._steps:
             # Not when the epoch begins: its first batch tells how many updates one brings.
-            self._rates = dict(self._rates_now())
-        for name, (rate, step, updates) in self._rates.items():
-            step += updates * (batch + 1) - 1
-            logs[name] = rate_used(rate, step)
+            self._steps = list(self._rates_of_epoch())
+        for name, rate, first, shared in self._steps:
+            step = first + (shared.updates or 1) * (batch + 1) - 1
+            if isinstance(rate, float):
+                rate = shared.reduced.get(name, rate)
+            # A plateau before this one may have reduced the rate since that step.
+            logged = shared.logged[1] if shared.logged[0] == batch else {}
+            logs[name] = logged.get(name, rate_used(rate, step))
             self._see(name, step, logs[name])
 
-    def _rates_now(self) -> Iterator[tuple[str, tuple[Any, int, int]]]:
-        """Each rate, the step that the epoch begins at, and the updates that a batch brings."""
-        run = self._this_run()
+    def _rates_of_epoch(self) -> Iterator[tuple[str, Any, int, Shared]]:
+        """The name of each rate, the schedule or number, and the step that the epoch begins at."""
         for suffix, optimizer in self._optimizers().items():
-            shared, named = run.shared[id(optimizer)], named_optimizers(optimizer, suffix)
-            for (name, inner), step in zip(named, shared.counters, strict=False):
+            shared = self._this_run().shared[id(optimizer)]
+            named = named_optimizers(optimizer, suffix)
+            for (name, inner), first in zip(named, shared.counters, strict=False):
                 schedule = schedule_of(inner)
                 rate = effective_rate(inner) if schedule is None else schedule
-                yield f"learning_rate{name}", (rate, step, shared.updates or 1)
+                yield f"learning_rate{name}", rate, first, shared
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
         if self.every is None:
             for suffix, optimizer in self._optimizers().items():
-                logged = self._this_run().shared[id(optimizer)].logged
+                logged = self._this_run().shared[id(optimizer)].logged[1]
                 for name, inner in named_optimizers(optimizer, suffix):
                     name = f"learning_rate{name}"
                     self._see(name, max(steps_done(inner) - 1, 0), logged[name])

@@ -400,12 +400,11 @@ class PlateauDecay(RateCallback):
         self._kept = None
         super().on_train_end(logs)
 
-    def _keep_logged(self, optimizer: Any, suffix: str, shared: Shared) -> None:
-        super()._keep_logged(optimizer, suffix, shared)
-        attached = self._known()
+    def _rates_now(self, optimizer: Any, suffix: str) -> dict[str, float]:
+        rates, attached = super()._rates_now(optimizer, suffix), self._known()
         if attached.scales:
-            scale = attached.state.plateau.scale
-            shared.logged.setdefault(f"learning_rate_scale{suffix}", scale)
+            rates[f"learning_rate_scale{suffix}"] = attached.state.plateau.scale
+        return rates
 
     def _observe(
         self, number: float, epoch: int | None, clock: Clock, finite: bool, keep: bool = False
@@ -448,7 +447,7 @@ class PlateauDecay(RateCallback):
         attached, optimizer = self._known(), self._optimizer
         if self._run is not None and self._run.training:
             # The logs show the rate that the last step was trained at.
-            self._keep_logged(optimizer, self._suffix, self._run.shared[id(optimizer)])
+            self._rates_of_last_step(optimizer, self._suffix, self._shared)
         made = reduction(self._rule, state.plateau, optimizer, self.min_learning_rate)
         writes: list[Write] = []
         if recovers:
@@ -480,6 +479,8 @@ class PlateauDecay(RateCallback):
         if recovers:
             self._go_on_from(attached, counters)
         self._warnings.leave_rates(optimizer, reduced=made is not None)
+        if self._run is not None and self._run.training:
+            self._shared.reduced = learning_rates(optimizer, self._suffix)
         if made is not None and self.verbose:
             at = "" if epoch is None else f"Epoch {epoch + 1}: "
             rates = ", ".join(f"{rate:.6g}" for rate in learning_rates(optimizer).values())

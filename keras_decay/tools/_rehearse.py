@@ -73,8 +73,8 @@ def rehearse(
     Args:
         plateau: A `PlateauDecay`. Where its metric is not a loss, it needs a `mode` other than
             "auto", since there is no model here to ask.
-        values: One value an epoch (or, with `every`, each so many steps), from epoch 0 on: a list, an array or a pandas `Series` of
-            numbers, with `None` for an epoch without the metric; or the `History` of an earlier
+        values: One value an epoch (or, with `every`, each so many steps), from epoch 0 on: a list,
+            an array or a pandas `Series` of numbers, with `None` for an epoch without the metric; or the `History` of an earlier
             `fit`, or its dict; or the path of a file that `CSVLogger` wrote.
         learning_rate: The rate to start from: a float > 0 or any `LearningRateSchedule`. (Of a
             `PlateauScale`, what it is around: a rehearsal starts afresh.) Or an optimizer, or a
