@@ -196,7 +196,8 @@ def is_float(value: Any) -> bool:
 
 
 def outside_of_graph() -> Any:
-    """Where a variable that was made while TensorFlow traces a step can be read."""
+    """Where variables have their values at once. While TensorFlow traces a step, they get them
+    when it runs."""
     return tf.init_scope() if BACKEND == "tensorflow" else contextlib.nullcontext()
 
 

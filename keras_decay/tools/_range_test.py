@@ -395,7 +395,7 @@ class _Comparison:
             averages.append(average)
         unbiased = np.array(averages) / (1 - smoothing ** np.arange(1, len(averages) + 1))
         scaled = self._typical + unbiased
-        return self._size * np.sinh(scaled) if self._size else np.exp(scaled)
+        return np.asarray(self._size * np.sinh(scaled) if self._size else np.exp(scaled))
 
 
 def _step(optimizer: Any) -> int:

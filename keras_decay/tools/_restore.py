@@ -70,8 +70,8 @@ def _build_and_save(optimizer: Any, saved: list[Values]) -> Callable[[Any], None
 
     def build_and_save(variables: Any) -> None:
         before = {id(each) for each in optimizer.variables}
-        build(variables)
         with _backend.outside_of_graph():
+            build(variables)
             saved.append(Values([each for each in optimizer.variables if id(each) not in before]))
 
     return build_and_save
