@@ -163,7 +163,7 @@ def test_a_loss_that_may_be_negative_is_compared_by_differences(smoothing):
 def test_batches_of_any_size_of_loss_make_one_curve():
     """Each is compared with itself: the curve is that of their geometric mean."""
     x = np.array([1e-3, 1.0, 1e3, 1.0], "float32")
-    generator = ((np.full((2, 1), each), np.ones((2, 1))) for each in x)
+    generator = ((each * ONES, ONES) for each in x)
     model = falling(start=4.0)
     # Trains by the rate whatever the input.
     model.compile("sgd", lambda y, p: keras.ops.mean(p))
@@ -310,7 +310,7 @@ def test_a_step_that_the_loss_scale_skips_keeps_the_rate():
 @pytest.mark.parametrize("stop_at", [1.5, 4.0])
 def test_it_stops_where_the_loss_has_risen_against_the_first_weights(stop_at, smoothing):
     """The batch that went too far is the last one, however much the batches differ."""
-    x = np.array([1.0, 1e-3, 1e2, 1.0])[:, None]
+    x = np.array([[1.0], [1e-3], [1e2], [1.0]], "float32")
     generator = ((each * ONES, each * ONES) for each in x)
     model = shrinking()
     model.compile("sgd", lambda x, p: keras.ops.mean(keras.ops.square(p)))
