@@ -708,8 +708,8 @@ def test_the_suggestion_is_below_where_training_diverges():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_noise_in_the_data_is_not_taken_for_what_the_rate_does(seed):
-    """Targets with heavy tails, in batches of 8. The rates from 0.001 to 0.03 are good there: SGD
-    on them comes to within 5 % of the least squares in 400 steps."""
+    """Targets with heavy tails, in batches of 8. The rates from 0.001 to 0.03 are good there: of
+    those tried, half a decade apart, SGD on them is within 3 % of the best in six epochs."""
     noise = np.random.default_rng(0)
     x = noise.normal(size=(512, 4)).astype("float32")
     y = (x.sum(1, keepdims=True) + noise.standard_t(1.5, (512, 1))).astype("float32")
