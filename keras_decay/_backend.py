@@ -192,3 +192,54 @@ def variable_scope(model: Any) -> Any:
     if BACKEND == "tensorflow" and hasattr(model, "distribute_strategy"):
         return model.distribute_strategy.scope()
     return contextlib.nullcontext()
+
+
+def device_copy(value: Any) -> Any:
+    """A tensor of its own, on the devices of the variable or tensor. A training step on torch
+    writes into the tensor that it was given, one on JAX gives its memory away."""
+    value = value_of(value)
+    return value.detach().clone() if BACKEND == "torch" else ops.copy(value)
+
+
+def is_float(value: Any) -> bool:
+    """Whether a variable or a tensor holds floats."""
+    return bool(keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype)))
+
+
+def outside_of_graph() -> Any:
+    """Where variables have their values at once. While TensorFlow traces a step, they get them
+    when it runs."""
+    return tf.init_scope() if BACKEND == "tensorflow" else contextlib.nullcontext()
+
+
+def without_gradients() -> Any:
+    """torch alone keeps what a gradient needs of each forward pass."""
+    return torch.no_grad() if BACKEND == "torch" else contextlib.nullcontext()
+
+
+def compiled_for(model: Any, function: Any) -> Any:
+    """A function that is compiled as Keras compiles the training step of the model.
+
+    On TensorFlow it runs on every replica, and its results are added up, as Keras divides the loss
+    of each by their number. On torch it stays as it is.
+    """
+    if BACKEND == "torch" or model.run_eagerly:
+        return function
+    if BACKEND == "jax":
+        return jax.jit(function) if model.jit_compile else function
+    strategy = model.distribute_strategy
+    compiled = tf.function(
+        lambda *arguments: strategy.run(function, arguments),
+        autograph=False,
+        reduce_retracing=True,
+        jit_compile=model.jit_compile,
+    )
+
+    def on_replicas(*arguments: Any) -> Any:
+        # What data lacks comes as an empty optional of TensorFlow's.
+        arguments = keras.tree.map_structure(
+            lambda each: None if isinstance(each, tf.experimental.Optional) else each, arguments
+        )
+        return strategy.reduce("SUM", compiled(*arguments), axis=None)
+
+    return on_replicas

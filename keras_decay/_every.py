@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import random
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_decay import _checks, _keras
 from keras_decay._backend import to_number
+from keras_decay._restore import preserve_modes, preserve_random_states
 from keras_decay._snapshot import VariableValues
 
 
@@ -89,34 +87,3 @@ def preserve_metrics(model: Any) -> Iterator[None]:
         yield
     finally:
         values.restore()
-
-
-@contextlib.contextmanager
-def preserve_modes(model: Any) -> Iterator[None]:
-    """torch's own switch between training and inference, which Keras turns for all modules."""
-    modes = [(part, part.training) for part in getattr(model, "modules", list)()]
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
-
-
-@contextlib.contextmanager
-def preserve_random_states() -> Iterator[None]:
-    """The random states that shuffling and Dropout draw from are what they were."""
-    state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    torch = sys.modules.get("torch")
-    try:
-        with contextlib.nullcontext() if torch is None else _preserve_torch_states(torch):
-            yield
-    finally:
-        random.setstate(state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
-
-
-def _preserve_torch_states(torch: Any) -> Any:
-    # Dropout on an accelerator draws from a generator of that one's; to ask one that nobody has
-    # used yet would start it.
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    return torch.random.fork_rng(devices, device_type="cuda")

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
+from keras.src.backend.common import global_state
+from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
 CALLBACK_OUTSIDE_FIT = {"_model": None, "params": None}
 """What `fit` gives a callback, before it does. `model` is a property without a setter."""
@@ -49,6 +51,26 @@ def optimizers_of(model: Any) -> dict[str, Any]:
     return {
         name: each for name, each in found.items() if isinstance(each, keras.optimizers.Optimizer)
     }
+
+
+def held_optimizers(model: Any) -> list[Any]:
+    """All optimizers that a model holds, in whatever it holds them: a training step of one's own
+    may use several, in a list, or those of the models inside."""
+    waiting, seen, found = [model], set(), []
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, keras.optimizers.Optimizer):
+            found.append(each)
+        if isinstance(each, (keras.optimizers.Optimizer, keras.layers.Layer)):
+            waiting.extend(vars(each).values())
+        elif isinstance(each, dict):
+            waiting.extend(each.values())
+        elif isinstance(each, (list, tuple, set)):
+            waiting.extend(each)
+    return found
 
 
 def all_optimizers(optimizer: Any) -> list[Any]:
@@ -167,3 +189,37 @@ def metrics_of(model: Any) -> Iterator[tuple[str, Any]]:
                 yield prefix + item.name, item
         if not groups:
             yield metric.name, metric
+
+
+def global_seed_generator() -> Any:
+    """What random numbers without a seed are drawn from, or `None` where nobody has drawn one.
+
+    Keras makes it with the first such number, and has no public name for it. Where it was made
+    in between, `set_global_seed_generator(None)` makes the next one the first again.
+    """
+    return global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+
+
+def set_global_seed_generator(generator: Any) -> None:
+    """Puts back what `global_seed_generator` gave."""
+    global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, generator)
+
+
+def trains_as_keras_does(model: Any) -> bool:
+    """Whether the training step of the model is that of its base class."""
+    return "train_step" not in vars(model) and type(model).train_step is keras.Model.train_step
+
+
+def training_loss(model: Any, data: Any) -> Any:
+    """The loss of a batch as Keras's own training step computes it, without training on it.
+
+    `_call_has_training_arg` says whether the model takes `training`, and `_compute_loss` passes
+    it on to a `compute_loss` of a user's only where that takes it. (Old versions of Keras have
+    `compute_loss` alone, without it.)
+    """
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    prediction = model(x, training=True) if model._call_has_training_arg else model(x)
+    arguments = {"x": x, "y": y, "y_pred": prediction, "sample_weight": sample_weight}
+    if hasattr(model, "_compute_loss"):
+        return model._compute_loss(**arguments, training=True)
+    return model.compute_loss(**arguments)

@@ -71,7 +71,7 @@ class Snapshot(VariableValues):
     def __init__(self, model: Any, optimizer: Any):
         self._optimizers = {
             id(each): each
-            for outer in (optimizer, *_keras.optimizers_of(model).values())
+            for outer in (optimizer, *_keras.held_optimizers(model))
             for each in _keras.all_optimizers(outer)
         }
         kept = {

@@ -225,3 +225,64 @@ def test_keras_itself_still_refuses_a_plateau_over_a_schedule():
     peer = keras.callbacks.ReduceLROnPlateau("loss", patience=1, min_delta=1e9)
     with pytest.raises(TypeError, match="its learning rate is not settable"):
         network.fit(x, y, epochs=3, verbose=0, callbacks=[peer])
+
+
+def test_random_numbers_without_a_seed_come_from_one_generator_that_can_be_set():
+    """`global_state` and `GLOBAL_SEED_GENERATOR`: Keras makes it with the first number."""
+    keras.utils.set_random_seed(1)
+    assert _keras.global_seed_generator() is None
+    first = number(keras.random.uniform(()))
+    generator = _keras.global_seed_generator()
+    assert isinstance(generator, keras.random.SeedGenerator)
+    before = keras.ops.convert_to_numpy(generator.state).tolist()
+    second = number(keras.random.uniform(()))
+    assert second != first
+    assert _keras.global_seed_generator() is generator
+    generator.state.assign(before)
+    assert number(keras.random.uniform(())) == second
+    _keras.set_global_seed_generator(None)
+    assert _keras.global_seed_generator() is None
+
+
+def test_a_model_says_whether_it_trains_with_a_step_of_its_own():
+    """`train_step`, of the class or of the instance."""
+
+    class Own(keras.Model):
+        def train_step(self, *arguments):
+            return super().train_step(*arguments)
+
+    network = model()
+    assert _keras.trains_as_keras_does(network)
+    assert not _keras.trains_as_keras_does(Own(network.inputs, network.outputs))
+    network.train_step = network.train_step
+    assert not _keras.trains_as_keras_does(network)
+
+
+@pytest.mark.parametrize("takes_training", [True, False])
+def test_the_loss_of_a_batch_can_be_computed_without_a_step(takes_training):
+    """`_call_has_training_arg` and `_compute_loss`: in the mode of training, with the weights of
+    samples and what layers add, whatever arguments a `compute_loss` of a user's takes."""
+
+    class Own(keras.Model):
+        def compute_loss(self, x, y, y_pred, sample_weight, **training):
+            assert training == ({"training": True} if takes_training else {})
+            return 2 * super().compute_loss(x, y, y_pred, sample_weight)
+
+    class Mode(keras.layers.Layer):
+        def call(self, x, training=False):
+            self.add_loss(keras.ops.mean(x))
+            return 3 * x if training else x
+
+    if not takes_training:
+
+        class Own(keras.Model):
+            def compute_loss(self, x, y, y_pred, sample_weight):
+                return 2 * super().compute_loss(x, y, y_pred, sample_weight)
+
+    inputs = keras.Input((1,))
+    network = Own(inputs, Mode()(inputs))
+    network.compile("sgd", "mse")
+    x, weight = np.array([[1.0], [2.0]], "float32"), np.array([1.0, 0.0], "float32")
+    loss = _keras.training_loss(network, (x, np.zeros((2, 1), "float32"), weight))
+    # (3 * 1)^2 / 2 samples, and the mean of x.
+    assert number(loss) == pytest.approx(2 * (9 / 2 + 1.5))

@@ -24,17 +24,33 @@ from keras_decay import (
 ONES = np.ones((8, 1), "float32")
 
 
-def falling(optimizer=None, **compile_arguments):
+def falling(optimizer=None, start=0.0, **compile_arguments):
     """A model whose loss is its weight, which falls by exactly the rate in each step of SGD."""
-    model = keras.Sequential(
-        [keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")]
+    layer = keras.layers.Dense(
+        1, use_bias=False, kernel_initializer=keras.initializers.Constant(start)
     )
+    model = keras.Sequential([keras.Input((1,)), layer])
     model.compile(
         optimizer or keras.optimizers.SGD(0.1),
         lambda _, prediction: keras.ops.mean(prediction),
         **compile_arguments,
     )
     return model
+
+
+def shrinking(start=1.0):
+    """A model whose loss is its input times the square of its weight, which each step of SGD on
+    inputs of mean 1 multiplies by 1 - 2 * rate."""
+    model = falling(start=start)
+    square = keras.ops.square
+    model.compile("sgd", lambda x, p: keras.ops.mean(square(p / x) * x))
+    return model
+
+
+def averages(values, smoothing):
+    """The weighted mean of all values so far, each older one weighted less by the factor."""
+    weights = [smoothing ** np.arange(n)[::-1] for n in range(1, len(values) + 1)]
+    return np.array([w @ values[: len(w)] / w.sum() for w in weights])
 
 
 def deep(optimizer, seed=0, **compile_arguments):
@@ -125,13 +141,98 @@ def test_the_rates_are_a_geometric_sequence_and_are_those_that_are_trained_at():
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.5, 0.98])
-def test_the_smoothed_loss_is_a_moving_average_without_the_bias_of_its_start(smoothing):
-    """The weighted mean of all losses so far, each older one weighted less by the factor."""
-    test = find(falling(), ONES, ONES, lowest=1e-3, highest=1.0, smoothing=smoothing)
-    for n in range(1, 10):
-        weights = smoothing ** np.arange(n)[::-1]
-        expected = (weights * test.loss[:n]).sum() / weights.sum()
-        assert test.smoothed[n - 1] == pytest.approx(expected, abs=1e-12)
+def test_the_smoothed_loss_is_the_first_one_times_the_average_ratio(smoothing):
+    """A moving average without the bias of its start, of logarithms."""
+    arguments = {"lowest": 1e-3, "highest": 1.0, "smoothing": smoothing}
+    test = find(falling(start=4.0), ONES, ONES, **arguments)
+    assert test.loss[0] == 4
+    expected = np.exp(averages(np.log(test.loss), smoothing))
+    np.testing.assert_allclose(test.smoothed, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.5, 0.98])
+def test_a_loss_that_may_be_negative_is_compared_by_differences(smoothing):
+    """On a scale that is linear up to the median size of the losses."""
+    arguments = {"lowest": 1e-3, "highest": 1.0, "smoothing": smoothing}
+    test = find(falling(), ONES, ONES, **arguments)
+    size = np.median(-test.loss[1:])  # The first one is 0.
+    expected = size * np.sinh(averages(np.arcsinh(test.loss / size), smoothing))
+    np.testing.assert_allclose(test.smoothed, expected, rtol=1e-5, atol=1e-9)
+
+
+def test_batches_of_any_size_of_loss_make_one_curve():
+    """Each is compared with itself: the curve is that of their geometric mean."""
+    x = np.array([1e-3, 1.0, 1e3, 1.0], "float32")
+    generator = ((each * ONES, ONES) for each in x)
+    model = falling(start=4.0)
+    # Trains by the rate whatever the input.
+    model.compile("sgd", lambda y, p: keras.ops.mean(p))
+    arguments = {"lowest": 1e-12, "highest": 1e-10, "stop_at": 1e9}
+    test = find(model, generator, **arguments)
+    np.testing.assert_allclose(test.loss, 4 * x[np.arange(9) % 4], rtol=1e-5)
+    np.testing.assert_allclose(test.smoothed, 4 * np.exp(np.log(x[np.arange(9) % 4]).mean()), 1e-5)
+
+
+@pytest.mark.parametrize("own_step", [False, True], ids=["keras", "own"])
+def test_the_curve_is_flat_while_the_rate_does_nothing(own_step):
+    """Whatever Dropout, a BatchNormalization and the order of the data do to the losses."""
+    model = deep(keras.optimizers.SGD(0.1, momentum=0.9))
+    if own_step:
+        model = twice(model)
+    test = find(model, lowest=1e-12, highest=1e-11, steps=20)
+    assert np.ptp(np.log(test.loss)) > 0.5
+    np.testing.assert_allclose(test.smoothed, test.smoothed[0], rtol=1e-5)
+
+
+class Twice(keras.Model):
+    """A training step of one's own, whose loss is twice that of Keras's."""
+
+    def train_step(self, *arguments):
+        logs = super().train_step(*arguments)
+        if BACKEND == "jax":
+            return {"loss": 2 * logs[0]["loss"]}, logs[1]
+        return {"loss": 2 * logs["loss"]}
+
+
+def twice(model):
+    other = Twice(model.inputs[0], model.outputs[0])
+    other.compile(model.optimizer, "mse")
+    return other
+
+
+@pytest.mark.parametrize("own_step", [False, True], ids=["keras", "own"])
+def test_the_comparison_does_not_touch_the_training(own_step):
+    """The losses are those of a twin that is trained batch by batch at the same rates: moving
+    statistics, random numbers, metrics and momentum."""
+    x, y = data()
+    batches = [(x[i : i + 4], y[i : i + 4]) for i in range(0, 32, 4)]
+    rate = keras.optimizers.schedules.ExponentialDecay(1e-3, 7, 1e2)
+    losses = []
+    for tested in (True, False):
+        keras.utils.set_random_seed(0)
+        layers = [
+            keras.layers.Dense(4),
+            # Its moving statistics are what it normalizes with.
+            keras.layers.BatchNormalization(trainable=False),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.5, seed=1),
+            keras.layers.Dense(1),
+        ]
+        model = keras.Sequential([keras.Input((3,)), *layers])
+        model.compile(keras.optimizers.SGD(rate, momentum=0.9), "mse", metrics=["mae"])
+        if own_step:
+            model = twice(model)
+        if tested:
+            arguments = {"lowest": 1e-3, "highest": 0.1, "steps": 8, "stop_at": 1e9}
+            losses.append(find(model, iterator(batches), **arguments).loss)
+        else:
+            trained = [model.train_on_batch(*batch, return_dict=True) for batch in batches]
+            losses.append([float(each["loss"]) for each in trained])
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def iterator(batches):
+    yield from batches
 
 
 def test_the_loss_is_that_of_each_batch_and_no_running_mean():
@@ -205,13 +306,38 @@ def test_a_step_that_the_loss_scale_skips_keeps_the_rate():
     assert len(test.loss) == 9
 
 
-def test_it_stops_where_the_smoothed_loss_is_far_above_the_best():
-    """The batch that went too far is the last one."""
-    test = find(deep(keras.optimizers.SGD(0.1)), steps=60, stop_at=1.5, smoothing=0.0)
-    assert len(test.loss) < 60
-    best = np.minimum.accumulate(test.loss)[:-1]
-    assert test.loss[-1] > 1.5 * best[-1]
-    assert (test.loss[1:-1] <= 1.5 * best[:-1]).all()
+@pytest.mark.parametrize("smoothing", [0.0, 0.9])
+@pytest.mark.parametrize("stop_at", [1.5, 4.0])
+def test_it_stops_where_the_loss_has_risen_against_the_first_weights(stop_at, smoothing):
+    """The batch that went too far is the last one, however much the batches differ."""
+    x = np.array([[1.0], [1e-3], [1e2], [1.0]], "float32")
+    generator = ((each * ONES, each * ONES) for each in x)
+    model = shrinking()
+    model.compile("sgd", lambda x, p: keras.ops.mean(keras.ops.square(p)))
+    arguments = {"steps": 60, "lowest": 1e-9, "highest": 1e3}
+    test = find(model, generator, stop_at=stop_at, smoothing=smoothing, **arguments)
+    scale = (x[:, 0] ** 2)[np.arange(60) % 4]
+    rates = np.geomspace(1e-9, 1e3, 60)
+    weight = np.cumprod(np.append(1, 1 - 2 * rates * scale))[:60]
+    risen = averages(np.log(weight**2), smoothing) > np.log(stop_at)
+    assert 10 < len(test.loss) == np.argmax(risen) + 1
+    np.testing.assert_allclose(
+        test.loss, scale[: len(test.loss)] * weight[: len(test.loss)] ** 2, 1e-2
+    )
+
+
+def test_a_negative_loss_stops_where_it_has_risen_as_far_as_one_of_its_size_would():
+    """From -1 up, on the scale of differences."""
+    model = falling(start=1.0)
+    # Minus the weight, which falls nonetheless.
+    model.compile("sgd", lambda _, p: keras.ops.mean(p - 2 * keras.ops.stop_gradient(p)))
+    test = find(model, ONES, ONES, steps=60, lowest=1e-4, highest=1e4, smoothing=0.0)
+    rates = np.geomspace(1e-4, 1e4, 60)
+    risen = np.arcsinh(np.cumsum(rates) - rates - 1) - np.arcsinh(-1) > np.arcsinh(4) - np.arcsinh(
+        1
+    )
+    assert 3 < len(test.loss) == np.argmax(risen) + 1
+    np.testing.assert_allclose(test.loss, (np.cumsum(rates) - rates - 1)[: len(test.loss)], 1e-4)
 
 
 def test_it_stops_where_the_loss_is_not_finite():
@@ -361,6 +487,71 @@ def test_a_model_without_input_shape_is_built_with_the_weights_that_it_would_hav
     assert losses[0] == losses[1]
 
 
+class Holding(keras.Model):
+    """A model whose training step also moves a weight by an optimizer that it holds in a list."""
+
+    def hold(self, built):
+        self.weight = self.add_weight(shape=(), initializer="ones", trainable=False)
+        self.held = {"optimizers": [keras.optimizers.SGD(0.1, momentum=0.9)]}
+        if built:
+            self.optimizer_held.build([self.weight])
+
+    @property
+    def optimizer_held(self):
+        return self.held["optimizers"][0]
+
+    def train_step(self, data):
+        logs = super().train_step(data)
+        self.optimizer_held.apply([keras.ops.ones(())], [self.weight])
+        return logs
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="a step is given all its state there")
+@pytest.mark.parametrize("built", [True, False], ids=["built", "not built"])
+def test_an_optimizer_that_is_held_in_a_list_is_put_back_too(built):
+    """Momentum and counter: SGD with momentum 0.9 moves by 0.1, 0.19, 0.271."""
+    plain = deep(keras.optimizers.SGD(0.1))
+    model = Holding(plain.inputs[0], plain.outputs[0])
+    model.hold(built)
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    find(model, highest=0.1)
+    held = model.optimizer_held
+    assert held.built
+    assert number(held.iterations) == 0
+    x, y = data()
+    weights = [number(model.weight)]
+    for _ in range(3):
+        model.train_on_batch(x, y)
+        weights.append(number(model.weight))
+    np.testing.assert_allclose(-np.diff(weights), [0.1, 0.19, 0.271], rtol=1e-5)
+
+
+class Unseeded(keras.layers.Layer):
+    """Draws random numbers as Keras does where nobody gives it a seed."""
+
+    def call(self, x):
+        return x + keras.random.normal((1,))
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="Keras refuses numbers without a seed there")
+@pytest.mark.parametrize("drawn", [True, False], ids=["drawn", "not drawn"])
+def test_random_numbers_without_a_seed_are_those_that_would_have_been_drawn(drawn):
+    """Compared with a twin that was not tested, also where they are the first."""
+    numbers = []
+    for tested in (True, False):
+        layers = [keras.Input((3,)), Unseeded(), keras.layers.Dense(1)]
+        model = keras.Sequential(layers)
+        model.compile("sgd", "mse")
+        keras.utils.set_random_seed(1)
+        if drawn:
+            keras.random.uniform((1,))
+        if tested:
+            test = find(model, lowest=1e-12, highest=1e-11)
+            np.testing.assert_allclose(test.smoothed, test.smoothed[0], rtol=1e-5)
+        numbers.append([number(keras.random.uniform(())) for _ in range(3)])
+    assert numbers[0] == numbers[1]
+
+
 def test_files_saved_before_and_after_are_the_same(tmp_path):
     """The order of the optimizer's variables is that of the file."""
     model = deep(OPTIMIZERS["float"]())
@@ -428,20 +619,33 @@ def test_short_data_of_every_kind_is_repeated(kind):
     for steps in (9, 11):
         model = deep(keras.optimizers.Adam(0.01))
         test = find(model, kind(), highest=1e-3, steps=steps, stop_at=1e9)
-        # On data of unknown size TensorFlow counts a step too many at each end of three.
-        assert 3 * steps / 4 <= len(test.loss) <= steps
-        assert len(test.loss) == steps or test.learning_rate[-1] == pytest.approx(1e-3)
+        assert len(test.loss) == steps
+        assert test.learning_rate[-1] == pytest.approx(1e-3)
 
 
-def test_rates_are_those_trained_at_where_the_counter_runs_ahead():
-    """At each end of data of unknown size TensorFlow counts a step that trains nothing."""
+def test_no_rate_is_lost_at_the_ends_of_data_of_unknown_size():
+    """TensorFlow's step goes on past an end, and counts."""
     tf = pytest.importorskip("tensorflow")
     pipeline = tf.data.Dataset.from_tensor_slices((ONES, ONES)).filter(lambda *_: True).batch(4)
     test = find(falling(), pipeline, lowest=1e-3, highest=1.0)
-    rates = test.learning_rate
-    assert len(rates) == (7 if BACKEND == "tensorflow" else 9)
-    assert rates[-1] == pytest.approx(1.0)
+    rates = np.geomspace(1e-3, 1.0, 9)
+    np.testing.assert_allclose(test.learning_rate, rates, rtol=1e-6)
     np.testing.assert_allclose(test.loss, -(np.cumsum(rates) - rates), rtol=1e-5, atol=1e-7)
+
+
+def test_each_batch_of_a_generator_is_drawn_once():
+    """Though each is used twice."""
+    drawn = []
+
+    def batches():
+        for i in range(20):
+            drawn.append(i)
+            yield ONES, ONES
+
+    find(falling(), batches(), steps=9, highest=1e-3)
+    # Where data is prefetched, some more are drawn.
+    assert drawn[:9] == list(range(9))
+    assert len(drawn) == len(set(drawn))
 
 
 def test_weights_of_samples_and_of_classes_count():
@@ -466,23 +670,24 @@ def curve(smoothed):
     return RangeTest(10.0 ** np.arange(-len(smoothed), 0), smoothed, smoothed)
 
 
-def test_the_suggestion_is_in_the_middle_of_the_longest_descent():
-    """Flat, eight steps down, and up: the fourth step down."""
-    test = curve([9, 9, 9, 8, 7, 6, 5, 4, 3, 2, 8, 20])
-    longest = [9, 8, 7, 6, 5, 4, 3, 2]
-    middle = longest[len(longest) // 2 - 1]
-    assert test.suggestion == test.learning_rate[test.smoothed.tolist().index(middle)]
+def test_the_suggestion_is_a_tenth_of_the_rate_where_the_fall_is_all_but_done():
+    """Nine tenths of it, which is neither the minimum nor the first step down."""
+    test = curve([10, 10, 8, 5, 1.001, 0.999, 0.5, 0.2, 0, 20])
+    assert test.suggestion == pytest.approx(test.learning_rate[5] / 10)
     assert isinstance(test.suggestion, float)
 
 
-def test_the_suggestion_is_not_led_astray_by_a_bump():
-    """A descent goes on after it."""
-    smooth = curve([9, 9, 8, 7, 6, 5, 4, 3, 9])
-    bumped = curve([9, 9, 8, 7, 9, 5, 4, 3, 9])
-    assert abs(np.log10(bumped.suggestion / smooth.suggestion)) <= 1
+def test_the_suggestion_does_not_depend_on_where_a_solved_task_has_its_minimum():
+    """Once it is solved, the loss stays low while the rate grows."""
+    solved = [curve([1, 1, 0.5, 0.01, *low, 3]) for low in ([1e-3, 2e-3, 2e-3], [2e-3, 2e-3, 1e-3])]
+    assert solved[0].suggestion == solved[1].suggestion
 
 
-@pytest.mark.parametrize("smoothed", [[1, 2, 3], [2, 2, 2], [1.0]], ids=["up", "flat", "one"])
+@pytest.mark.parametrize(
+    "smoothed",
+    [[1, 2, 3], [2, 2, 2], [2, 2 - 1e-6, 2], [1.0]],
+    ids=["up", "flat", "rounding", "one"],
+)
 def test_a_curve_that_never_descends_suggests_nothing(smoothed):
     """The error says what to try."""
     with pytest.raises(ValueError, match=r"`smoothed` must fall .*`highest=`.* Received: smoothed"):
@@ -499,6 +704,24 @@ def test_the_suggestion_is_below_where_training_diverges():
     limit = 2 / np.linalg.eigvalsh(2 * x.T @ x / len(x)).max()
     assert limit / 1000 < test.suggestion < limit
     assert len(test.loss) < 100
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_in_the_data_is_not_taken_for_what_the_rate_does(seed):
+    """Targets with heavy tails, in batches of 8. The rates from 0.001 to 0.03 are good there: of
+    those tried, half a decade apart, SGD on them is within 3 % of the best in six epochs."""
+    noise = np.random.default_rng(0)
+    x = noise.normal(size=(512, 4)).astype("float32")
+    y = (x.sum(1, keepdims=True) + noise.standard_t(1.5, (512, 1))).astype("float32")
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    test = find_learning_rate(model, x, y, batch_size=8, verbose=0)
+    assert test.learning_rate[-1] > 0.05
+    assert 1e-3 <= test.suggestion <= 0.03
+    early = test.learning_rate < 1e-6
+    assert np.ptp(np.log(test.loss[early])) > 1
+    assert np.ptp(np.log(test.smoothed[early])) < 0.01
 
 
 def test_two_tests_compare_as_one_bool_and_show_as_one_line():
@@ -533,6 +756,21 @@ def test_plot_draws_the_losses_over_the_rate_and_marks_the_suggestion():
     assert len(plot(curve([1, 2, 3])).axes[0].lines) == 2
     with pytest.raises(ValueError, match="`epochs` must be left out for a `RangeTest`"):
         plot(test, 3)
+
+
+def test_the_fall_fills_the_picture_of_a_test():
+    """What diverges at its end, and losses far off the curve, are cut."""
+    smoothed = np.array([9, 9, 8, 7, 6, 5, 4, 3, 9, 1e6])
+    loss = smoothed.copy()
+    loss[:2] = -1e3, 1e5
+    test = RangeTest(10.0 ** np.arange(-10, 0), loss, smoothed)
+    low, high = plot(test).axes[0].get_ylim()
+    assert low < 3
+    assert high > 9
+    assert (9 - 3) / (high - low) > 0.7
+    # Without a fall all is shown.
+    low, high = plot(curve([1, 2, 30])).axes[0].get_ylim()
+    assert low < 1 < 30 < high
 
 
 def test_a_progress_bar_is_shown_unless_verbose_is_0(capsys):

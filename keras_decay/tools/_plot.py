@@ -265,6 +265,7 @@ def _draw_run(ax: Axes, run: _Run) -> None:
 def _draw_range_test(ax: Axes, test: RangeTest) -> None:
     ax.plot(test.learning_rate, test.loss, ".", color="0.6", label="loss of a batch")
     ax.plot(test.learning_rate, test.smoothed, color="C0", linewidth=2, label="smoothed")
+    ax.set_ylim(_fall(test.smoothed))
     # A curve without a descent is drawn too: it is what one has to see then.
     with contextlib.suppress(ValueError):
         rate = test.suggestion
@@ -274,6 +275,14 @@ def _draw_range_test(ax: Axes, test: RangeTest) -> None:
     ax.set_ylabel("loss")
     ax.grid(alpha=0.3)
     ax.legend()
+
+
+def _fall(smoothed: NDArray[np.float64]) -> tuple[float, float] | None:
+    """From where to where an axis goes that is filled by the fall of a curve, whatever rises
+    above it; `None` where there is no fall."""
+    lowest, highest = float(smoothed.min()), float(smoothed[: smoothed.argmin() + 1].max())
+    height = highest - lowest
+    return (lowest - 0.1 * height, highest + 0.25 * height) if height > 0 else None
 
 
 def _label_epochs(ax: Axes) -> None:

@@ -16,7 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_decay import _checks, _keras
-from keras_decay.tools._kept import attributes_kept, random_states_kept, variables_kept
+from keras_decay._restore import (
+    preserve_attributes,
+    preserve_random_states,
+    preserve_variables,
+)
+from keras_decay.tools._first_loss import FirstLoss
 from keras_decay.tools._records import Columns
 
 NO_BATCH = "`x` must give at least one batch. Received: data without a batch"
@@ -29,7 +34,9 @@ class RangeTest(Columns):
     Args:
         learning_rate: Array, the rates that the batches were trained at.
         loss: Array, the loss of each batch, before that step. All are finite.
-        smoothed: Array, the moving average of the losses so far.
+        smoothed: Array, the loss of a typical batch, as far as the rates have changed it: flat
+            while they change nothing, however much the batches differ. `find_learning_rate` has
+            the formula.
 
     Example:
 
@@ -37,7 +44,7 @@ class RangeTest(Columns):
     >>> loss = np.array([2.3, 2.3, 2.2, 1.9, 1.2, 0.8, 2.5, 9.0])
     >>> test = keras_decay.RangeTest(rate, loss, smoothed=loss)
     >>> test.suggestion
-    0.001
+    0.01
     """
 
     learning_rate: NDArray[np.float64]
@@ -48,12 +55,12 @@ class RangeTest(Columns):
 
     @property
     def suggestion(self) -> float:
-        """The rate in the middle of the longest descent of the smoothed loss.
+        """A tenth of the rate at which the smoothed loss has made nine tenths of its fall.
 
         ```
-        length[i]  = 1 + max(length[j] for j < i with smoothed[j] > smoothed[i]), at least 1
-        end        = the first i with the greatest length
-        suggestion = learning_rate[end - length[end] / 2]
+        fall       = smoothed[0] - min(smoothed)
+        end        = the first i with smoothed[i] <= smoothed[0] - 0.9 * fall
+        suggestion = learning_rate[end] / 10
         ```
 
         A step there is long enough to come down fast, and short enough to stay clear of where
@@ -61,23 +68,24 @@ class RangeTest(Columns):
         `keras_decay.plot` first: no rule sees all that a curve shows.
 
         Raises:
-            ValueError: the smoothed loss never falls below where it began.
+            ValueError: the smoothed loss does not fall, or by no more than rounding does.
 
-        Source: the rule `valley` of fastai's `lr_find` (Howard and Gugger, "fastai: A Layered
-        API for Deep Learning", Information 11(2), 2020).
+        Source: a tenth of the rate at the minimum is the rule `minimum` of fastai's `lr_find`
+        (Howard and Gugger, "fastai: A Layered API for Deep Learning", Information 11(2), 2020).
+        The minimum itself is badly determined: where a task is all but solved, the loss stays
+        low while the rate grows a hundredfold.
         """
         smoothed = np.asarray(self.smoothed)
-        if smoothed.min() >= smoothed[0]:
+        fall = smoothed[0] - smoothed.min()
+        # Less than that can be the rounding of float32.
+        if fall <= 1e-5 * abs(smoothed[0]):
             raise ValueError(
                 "`smoothed` must fall below its first value somewhere to suggest a rate. Test "
                 "other rates (`lowest=`, `highest=`) or more `steps`, or see whether the model "
                 f"learns at all. Received: smoothed={smoothed}"
             )
-        length = np.ones(len(smoothed), "int64")
-        for i, value in enumerate(smoothed):
-            length[i] += length[:i][smoothed[:i] > value].max(initial=0)
-        end = int(length.argmax())
-        return float(self.learning_rate[end - length[end] // 2])
+        end = int(np.argmax(smoothed <= smoothed[0] - 0.9 * fall))
+        return float(self.learning_rate[end]) / 10
 
     def __repr__(self) -> str:
         rates = f"{self.learning_rate[0]:.4g} to {self.learning_rate[-1]:.4g}"
@@ -103,15 +111,28 @@ def find_learning_rate(
 
     ```
     learning_rate[i] = lowest * (highest / lowest) ** (i / (steps - 1))      i = 0, ..., steps - 1
-    average          = smoothing * average + (1 - smoothing) * loss[i]
-    smoothed[i]      = average / (1 - smoothing ** (i + 1))
+    change[i]        = f(loss[i]) - f(first_loss[i])
+    average          = smoothing * average + (1 - smoothing) * change[i]
+    smoothed[i]      = f_inverse(mean(f(first_loss)) + average / (1 - smoothing ** (i + 1)))
     ```
 
     Too low a rate inner the loss where it is, a good one lowers it, too high a one throws it
     up. One short test shows all three, and `suggestion` of what it returns is a rate to start
-    a decay from. It ends after `steps` batches, or earlier: with the first batch whose smoothed
-    loss is above `stop_at` times the best before it (its absolute value, where it is negative),
-    or before the first loss that is not finite.
+    a decay from.
+
+    Each batch is compared with itself. `first_loss[i]` is the loss that batch i has at the first
+    weights, in the mode of training and with the random numbers of its step, Dropout's among
+    them; so the change is zero while the rate does nothing, whatever the batch. Where all losses
+    are positive, f is the logarithm, and the change that of a ratio. Otherwise f is
+    `arcsinh(loss / size)`, `size` the median of the absolute losses, zeros left out: a difference
+    for losses of about that size, and for those far above it the logarithm again, so that no
+    single batch decides.
+
+    The test ends after `steps` batches, or earlier: where the average change is one that takes
+    `size` (or any positive loss) to more than `stop_at` times as much, or before the first loss
+    that is not finite. Comparing costs a forward pass in each step, or another whole step where
+    the model has a `train_step` of its own on TensorFlow or torch; and the memory of the weights
+    twice over.
 
     It trains through `model.fit`, so what trains also tests: any data, loss, training step,
     mixed precision, gradient accumulation. Whatever learning rate the optimizer has, it is left
@@ -119,10 +140,11 @@ def find_learning_rate(
     runs.
 
     Afterwards, also after an interruption or an error, everything is as it was, to the bit:
-    weights and all other variables of the model, its metrics and its optimizer, the learning
-    rate or schedule, compiled steps, `history`, and the random states of Python, NumPy and
-    torch. A model, metric or optimizer that was not built is built then, as `fit` would have
-    done it (on torch and JAX a `fit` that builds metrics draws more random numbers than another).
+    weights and all other variables of the model, its metrics and all optimizers that it holds,
+    the learning rate or schedule, compiled steps, `history`, and the random states of Python,
+    NumPy, torch and Keras. A model, metric or optimizer that was not built is built then, as `fit`
+    would have done it (on torch and JAX a `fit` that builds metrics draws more random numbers than
+    another).
     What data does when it is read, it has done: a generator has given its batches away, and
     a `tf.data` pipeline that shuffles has shuffled.
 
@@ -182,7 +204,8 @@ def find_learning_rate(
     if batch_size is not None:
         batch_size = _checks.integer("batch_size", batch_size, 1)
 
-    trial = _Trial(np.geomspace(lowest, highest, steps), stop_at, smoothing, verbose)
+    rates = np.geomspace(lowest, highest, steps)
+    trial = _Trial(rates, stop_at, smoothing, verbose, _keras.trains_as_keras_does(model))
     arguments = {
         "x": _repeated(x) if isinstance(x, types.GeneratorType) else x,
         "y": y,
@@ -191,19 +214,19 @@ def find_learning_rate(
         "verbose": 0,
     }
     try:
-        with warnings.catch_warnings(), random_states_kept(), attributes_kept(model):
+        with warnings.catch_warnings(), preserve_random_states(), preserve_attributes(model):
             # Data of unknown length is read to its end, which Keras takes for an accident.
             warnings.filterwarnings("ignore", "Your input ran out of data")
             # Nobody passed it: it is the default of `fit`.
             warnings.filterwarnings("ignore", "`shuffle=True` was passed")
             _build(model, arguments)
-            with variables_kept(model), trial.rates_set(model):
+            with preserve_variables(model), trial.rates_set(model):
                 # Short data is repeated by the epoch, so these are more than enough.
                 arguments["class_weight"] = class_weight
                 model.fit(**arguments, epochs=steps, callbacks=[trial])
     except (StopIteration, UnboundLocalError) as error:
         # What Keras on JAX makes of data without a batch.
-        if trial.points:
+        if trial.begun:
             raise
         raise ValueError(NO_BATCH) from error
     return trial.result()
@@ -228,17 +251,25 @@ class _Exponential(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class _Trial(keras.callbacks.Callback):
-    """Takes down rate and loss of each batch, and says when it is enough."""
+    """Takes down rate and losses of each batch, and says when it is enough."""
 
     def __init__(
-        self, rates: NDArray[np.float64], stop_at: float, smoothing: float, verbose: int | str
+        self,
+        rates: NDArray[np.float64],
+        stop_at: float,
+        smoothing: float,
+        verbose: int | str,
+        forward: bool,
     ):
         super().__init__()
         self._rates = rates
         self._stop_at = stop_at
         self._smoothing = smoothing
-        self._average = 0.0
-        self.points: list[tuple[float, float, float]] = []
+        self._forward = forward
+        self._first: FirstLoss | None = None
+        self._trained: list[float] = []
+        self._loss: list[float] = []
+        self._first_loss: list[float] = []
         self._first_steps: list[tuple[Any, int]] = []
         self._position = 0
         self._bar = None
@@ -248,6 +279,11 @@ class _Trial(keras.callbacks.Callback):
                 verbose=1 if verbose == "auto" else verbose,
                 stateful_metrics=["learning_rate", "loss"],
             )
+
+    @property
+    def begun(self) -> bool:
+        """Whether a batch has been trained on."""
+        return bool(self._loss)
 
     @contextlib.contextmanager
     def rates_set(self, model: Any) -> Iterator[None]:
@@ -267,9 +303,11 @@ class _Trial(keras.callbacks.Callback):
             for each, rate in own:
                 _keras.set_learning_rate(each, rate)
 
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._first = FirstLoss(self.model, self._forward)
+
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        # Not the number of batches: a `LossScaleOptimizer` skips steps where gradients overflow,
-        # and TensorFlow counts one too many at the end of data of unknown size.
+        # Not the number of batches: a `LossScaleOptimizer` skips steps where gradients overflow.
         self._position = min(self._steps_taken(), len(self._rates) - 1)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -278,30 +316,31 @@ class _Trial(keras.callbacks.Callback):
             self.model.jax_state_sync()
         if not logs or "loss" not in logs:
             _checks.fail("model", self.model, "a model whose training step returns its `loss`")
-        self._take_down(_number(logs["loss"]))
+        assert self._first is not None
+        self._take_down(_number(logs["loss"]), self._first.value)
         # What Keras logs is the mean since the last reset.
         self.model.reset_metrics()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if not self.points:  # Data without a batch has none in the next epoch either.
+        if not self._loss:  # Data without a batch has none in the next epoch either.
             self.model.stop_training = True
 
-    def _take_down(self, loss: float) -> None:
-        rate = float(self._rates[self._position])
-        if not math.isfinite(loss):
-            if not self.points:
+    def _take_down(self, loss: float, first_loss: float) -> None:
+        if not (math.isfinite(loss) and math.isfinite(first_loss)):
+            if not self._loss:
                 must = "finite at the first rate: look for NaN in the data, or lower `lowest`"
                 _checks.fail("loss", loss, must)
             self.model.stop_training = True
             return
-        self._average = self._smoothing * self._average + (1 - self._smoothing) * loss
-        smoothed = self._average / (1 - self._smoothing ** (len(self.points) + 1))
-        best = min((point[2] for point in self.points), default=math.inf)
-        self.points.append((rate, loss, smoothed))
+        rate = float(self._rates[self._position])
+        self._trained.append(rate)
+        self._loss.append(loss)
+        self._first_loss.append(first_loss)
         if self._bar is not None:
-            self._bar.update(len(self.points), [("learning_rate", rate), ("loss", loss)])
-        last = max(self._position + 1, len(self.points)) >= len(self._rates)
-        if last or smoothed > self._stop_at * abs(best):
+            self._bar.update(len(self._loss), [("learning_rate", rate), ("loss", loss)])
+        last = max(self._position + 1, len(self._loss)) >= len(self._rates)
+        comparison = _Comparison(self._loss, self._first_loss)
+        if last or comparison.risen(self._stop_at, self._smoothing):
             self.model.stop_training = True
 
     def _steps_taken(self) -> int:
@@ -309,14 +348,54 @@ class _Trial(keras.callbacks.Callback):
         return max(_step(each) - first for each, first in self._first_steps)
 
     def result(self) -> RangeTest:
-        if not self.points:
+        if not self._loss:
             raise ValueError(NO_BATCH)
         if not self._position:
             must = "a model whose training step uses `model.optimizer`; it took no step"
             _checks.fail("model", self.model, must)
         if self._bar is not None:
-            self._bar.update(len(self.points), finalize=True)
-        return RangeTest(*np.array(self.points).T)
+            self._bar.update(len(self._loss), finalize=True)
+        comparison = _Comparison(self._loss, self._first_loss)
+        return RangeTest(
+            np.array(self._trained), np.array(self._loss), comparison.smoothed(self._smoothing)
+        )
+
+
+class _Comparison:
+    """Each loss compared with the first loss of the same batch, on a scale that is logarithmic
+    where all losses are positive, else for those that are large."""
+
+    def __init__(self, loss: list[float], first_loss: list[float]):
+        both = np.array([loss, first_loss])
+        self._size = 0.0
+        if both.min() <= 0:
+            # Half of the batches are no larger, whatever the others are.
+            sizes = np.abs(both).max(axis=0)
+            self._size = float(np.median(sizes[sizes > 0])) if sizes.any() else 1.0
+        trained, first = self._scaled(both)
+        self._change = trained - first
+        self._typical = first.mean()
+
+    def _scaled(self, loss: Any) -> Any:
+        return np.arcsinh(loss / self._size) if self._size else np.log(loss)
+
+    def risen(self, stop_at: float, smoothing: float) -> bool:
+        """Whether a loss of typical size would by now be more than `stop_at` times as high."""
+        weights = smoothing ** np.arange(len(self._change))[::-1]
+        size = self._size or 1.0
+        limit = self._scaled(stop_at * size) - self._scaled(size)
+        return bool(weights @ self._change / weights.sum() > limit)
+
+    def smoothed(self, smoothing: float) -> NDArray[np.float64]:
+        """The first loss of a typical batch, changed by the average of all changes so far, each
+        older one weighted less by the factor."""
+        average, averages = 0.0, []
+        for change in self._change:
+            average = smoothing * average + (1 - smoothing) * change
+            averages.append(average)
+        unbiased = np.array(averages) / (1 - smoothing ** np.arange(1, len(averages) + 1))
+        scaled = self._typical + unbiased
+        return np.asarray(self._size * np.sinh(scaled) if self._size else np.exp(scaled))
 
 
 def _step(optimizer: Any) -> int:

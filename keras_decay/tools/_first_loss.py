@@ -1,0 +1,114 @@
+"""The loss that each batch of a `fit` has at the weights that the `fit` began with."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from keras_decay import _backend, _keras
+from keras_decay._backend import BACKEND
+from keras_decay._restore import preserve_torch_states, variables_of
+
+
+class FirstLoss:
+    """Goes around the compiled training step of a model in `fit`, and notes the loss that its
+    batch has at the first weights: in the mode of training, and with the random numbers that the
+    step is about to draw, such as Dropout's.
+
+    That takes a forward pass where the model trains with Keras's own step, and another step where
+    it has one of its own, since only that knows its loss. All that this changes, such as the
+    statistics of a BatchNormalization, is put back before the real step. The batch is drawn from
+    the data once, and is dropped before the next one.
+
+    Args:
+        model: A model in `fit`.
+        forward: Whether a forward pass is enough: what `_keras.trains_as_keras_does` says.
+    """
+
+    def __init__(self, model: Any, forward: bool):
+        self.value = float("nan")
+        self._model = model
+        self._forward = forward
+        self._step = model.train_function
+        self._first: Any = None
+        if BACKEND == "jax":
+            model.train_function = self._step_on_jax
+            # XLA drops the gradients: no loss depends on them.
+            self._loss = _backend.compiled_for(model, self._loss_of_state)
+        else:
+            model.train_function = self._step_on_data
+            self._loss = _backend.compiled_for(model, self._loss_of_batch)
+
+    def _step_on_jax(self, state: Any, iterator: Any) -> Any:
+        data = next(iterator)
+        if self._first is None:
+            # The step takes the memory of the state that it is given.
+            self._first = [[_backend.device_copy(each) for each in group] for group in state]
+            logs, state = self._step(state, iter([data]))
+            self._note(logs)
+            return logs, state
+        trainable, non_trainable, optimizer, _ = self._first
+        _, now, _, metrics = state
+        non_trainable = [
+            first if _backend.is_float(first) else seed
+            for first, seed in zip(non_trainable, now, strict=True)
+        ]
+        self._note({"loss": self._loss((trainable, non_trainable, optimizer, metrics), data)})
+        return self._step(state, iter([data]))
+
+    def _loss_of_state(self, state: Any, data: Any) -> Any:
+        return self._model.train_step(state, data)[0]["loss"]
+
+    def _step_on_data(self, data: Any) -> Any:
+        # What TensorFlow's step takes is an iterator, and it goes on past the end of the data.
+        data = [next(data)] if BACKEND == "tensorflow" else data
+        if self._first is None:
+            self._first = self._values_to_go_back_to()
+            logs = self._step(iter(data) if BACKEND == "tensorflow" else data)
+            self._note(logs)
+            return logs
+        with self._at_first_weights():
+            if self._forward:
+                with _backend.without_gradients():
+                    self._note({"loss": self._loss(data[0])})
+            else:
+                self._note(self._step(iter(data) if BACKEND == "tensorflow" else data))
+        return self._step(iter(data) if BACKEND == "tensorflow" else data)
+
+    def _loss_of_batch(self, data: Any) -> Any:
+        return _keras.training_loss(self._model, data)
+
+    def _values_to_go_back_to(self) -> list[tuple[Any, Any]]:
+        # Not the seeds, which are no floats: the random numbers are to be those of the step.
+        variables = [each for each in self._model.variables if _backend.is_float(each)]
+        if not self._forward:  # A step may depend on the rate, as one that takes two does.
+            for optimizer in _keras.held_optimizers(self._model):
+                variables += optimizer.variables
+        return [(each, _backend.device_copy(each)) for each in variables]
+
+    @contextlib.contextmanager
+    def _at_first_weights(self) -> Iterator[None]:
+        generator = _keras.global_seed_generator()
+        variables = [*self._model.variables, *self._model.metrics_variables]
+        if not self._forward:
+            variables = variables_of(self._model)
+        if generator is not None:
+            variables.append(generator.state)
+        now = [(each, _backend.device_copy(each)) for each in variables]
+        try:
+            with preserve_torch_states():
+                _assign(self._first)
+                yield
+        finally:
+            _assign(now)
+
+    def _note(self, logs: Any) -> None:
+        # (Without a loss the test ends with an error.)
+        if logs and "loss" in logs:
+            self.value = float(_backend.to_number(logs["loss"]))
+
+
+def _assign(values: list[tuple[Any, Any]]) -> None:
+    for variable, value in values:
+        variable.assign(value)
