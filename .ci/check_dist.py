@@ -67,7 +67,6 @@ def main() -> None:
         run(python, "-m", "pip", "install", "--quiet", f"{wheel}[jax]")
         environment = {**os.environ, "KERAS_BACKEND": "jax"}
         run(python, "-I", "-c", SMOKE, cwd=folder, env=environment)
-        run(python, "-I", "-m", "keras_decay", "--help", cwd=folder, env=environment)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,11 @@ import numpy as np
 try:
     import keras
 except ModuleNotFoundError as error:
-    # With this name `python -m keras_decay` shows the message alone, without a traceback.
     raise ImportError(
         f"Keras runs on TensorFlow, JAX or torch, and `{error.name}` is not installed. Install one "
-        'of them with: pip install "keras-decay[tensorflow]" (or [jax], or [torch]), and set the '
-        "environment variable KERAS_BACKEND to its name.",
-        name="keras_decay",
-    ) from None
+        'of them with: pip install "keras-decay[tensorflow]" (or [jax], or [torch]; from a '
+        'checkout ".[jax]"), and set the environment variable KERAS_BACKEND to its name.'
+    ) from error
 from keras import ops
 
 BACKEND = keras.backend.backend()

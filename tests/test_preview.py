@@ -227,14 +227,90 @@ def test_a_csv_file_of_a_run_that_did_not_validate_every_epoch(tmp_path):
         rehearse(PlateauDecay(), history, 0.1)
 
 
+def values_in(path, text, encoding="utf-8"):
+    """What a rehearsal reads from a file of that text."""
+    path.write_bytes(text.encode(encoding))
+    return rehearse(PlateauDecay(), path, 0.1).value.tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("epoch,val_loss\n0,3\n1,2\n", "utf-8"),
+        ("epoch;val_loss;loss\r\n0;3;1\r\n1;2;1\r\n", "utf-8"),
+        ("epoch\tval_loss\n0\t3\n1\t2\n", "utf-8"),
+        ("epoch|val_loss\n0|3\n1|2\n", "utf-8"),
+        (" epoch  val_loss\n     0       3.0\n     1       2.0\n", "utf-8"),
+        ("epoch, val_loss ,Mean; IoU\n0, 3 ,1\n1, 2 ,1\n", "utf-8"),
+        ("val_loss,loss\n3,1\n2,1\n", "utf-8-sig"),
+        ("epoch;val_loss\n0;3\n1;2\n", "utf-16"),
+        ("val_loss\n3\n2\n", "utf-8"),
+        (",epoch,val_loss\n0,0,3\n1,1,2\n", "utf-8"),
+        ("\tepoch\tval_loss\n17\t0\t3\n18\t1\t2\n", "utf-8"),
+        ("epoch,val_loss\n0.0,3\n1.0,2\n,\n", "utf-8"),
+        ("epoch,val_loss\n1,3\n2,2\n", "utf-8"),
+        ('\n"epoch","val_loss"\n"0","3"\n"1","2"\n', "utf-8"),
+        ("epoch;val_loss;a,b,c\n0;3;1\n1;2;1\n", "utf-8"),
+    ],
+)
+def test_a_csv_file_is_read_as_people_have_it(tmp_path, text, encoding):
+    """Any one separator, a byte order mark, spaces, an index column, epochs from 0 or 1."""
+    assert values_in(tmp_path / "log.csv", text, encoding) == [3, 2]
+
+
+def test_an_epoch_that_a_csv_file_leaves_out_is_one_without_the_metric(tmp_path):
+    """Also before the first row: such a run was resumed from another file's."""
+    path = tmp_path / "log.csv"
+    values = values_in(path, "epoch,val_loss\n0,5\n1,4\n4,3\n")
+    np.testing.assert_array_equal(values, [5, 4, math.nan, math.nan, 3])
+    values = values_in(path, "epoch,val_loss\n3,5\n4,\n5,4\n")
+    np.testing.assert_array_equal(values, [math.nan] * 3 + [5, math.nan, 4])
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_of_several_runs_in_a_csv_file_the_last_one_is_rehearsed(tmp_path, start):
+    """As `CSVLogger(append=True)` leaves them; one warning says how many there are."""
+    rows = [(0, 9), (1, 8), (2, 7), (0, 6), (0, 5), (1, 4)]
+    text = "epoch,val_loss\n" + "".join(f"{start + epoch},{value}\n" for epoch, value in rows)
+    with pytest.warns(UserWarning, match=r"`log.csv` holds 3 runs.*The last one is") as caught:
+        assert values_in(tmp_path / "log.csv", text) == [5, 4]
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+
+
+def test_of_a_resumed_run_in_a_csv_file_the_later_rows_count(tmp_path):
+    """What was trained after the file that it was resumed from is no part of it."""
+    rows = [(0, 5), (1, 4), (2, 9), (3, 9), (4, 9), (2, 3), (3, 2), (1, 1), (3, 0)]
+    text = "epoch,val_loss\n" + "".join(f"{epoch},{value}\n" for epoch, value in rows)
+    assert values_in(tmp_path / "log.csv", text.rsplit("\n", 3)[0] + "\n") == [5, 4, 3, 2]
+    np.testing.assert_array_equal(values_in(tmp_path / "log.csv", text), [5, 1, math.nan, 0])
+
+
+def test_a_csv_file_that_a_resumed_fit_appended_to(tmp_path):
+    """What Keras itself writes gives the values of the run as it went on."""
+    path = tmp_path / "log.csv"
+    for start, values in ((0, [5.0, 4.0, 9.0, 9.0]), (2, [0.0, 0.0, 3.0, 2.0, 1.0])):
+        log = keras.callbacks.CSVLogger(path, append=True)
+        fit(model(), [log], epochs=len(values), initial_epoch=start, values=values)
+    assert rehearse(PlateauDecay(), path, 0.1).value.tolist() == [5, 4, 3, 2, 1]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         (None, r"`values` must be the path of a file that exists. Received: values='.*run.csv'"),
         ("epoch,loss\n0,1\n", r"with a column `val_loss`; its columns are \['epoch', 'loss'\]"),
+        ("epoch;loss\n0;1\n", r"columns are \['epoch', 'loss'\] \(the separator seen is ';'\)"),
         ("", r"with a column `val_loss`; its columns are \[\]"),
         ("epoch,val_loss\n0,1\n1,high\n", r"numbers in `val_loss`; line 3 has 'high'"),
+        ("epoch;val_loss\n0;0,5\n", r"line 2 has '0,5' \(the separator seen is ';'\)"),
+        ("epoch\tval_loss\n0\t1\t2\n", r"line 2 has 3 cells .* seen is '\\t'\)"),
+        ("epoch,val_loss,loss\n0,1,2\n\n1,2\n", r"the row in line 4 has 2 cells and the header 3"),
         ("epoch,val_loss\n", r"`values` must be a CSV file with at least one epoch"),
+        ("epoch,val_loss\nfirst,1\n", r"`epoch` is an int from 0 to 999999; line 2 has 'first'"),
+        ("epoch,val_loss\n0.5,1\n", r"`epoch` is an int from 0 to 999999; line 2 has '0.5'"),
+        ("epoch,val_loss\n1795697277,1\n", r"`epoch` is an int from 0 to .* has '1795697277'"),
+        ("epoch,val_loss\nnan,1\n", r"`epoch` is an int from 0 to 999999; line 2 has 'nan'"),
     ],
 )
 def test_rehearse_refuses_a_bad_file(tmp_path, text, message):

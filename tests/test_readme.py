@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from pathlib import Path
 
 import keras
@@ -50,17 +51,28 @@ def test_every_python_block_of_a_page_runs(page, after_the_readme):
         run_blocks(page, dict(after_the_readme))
 
 
-@pytest.mark.parametrize("page", [README, *GUIDE], ids=lambda page: page.stem)
-def test_every_link_of_a_page_leads_to_a_file(page):
-    """Those to files of the project; a page that moves takes them along."""
-    links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
-    for link in links:
-        assert (page.parent / link).is_file(), link
-
-
 def test_the_readme_can_be_read_to_its_end():
     """What is longer belongs into the guide."""
-    assert len(README.read_bytes()) <= 9 * 1024
+    assert len(README.read_bytes()) <= 8 * 1024
+
+
+def test_every_backend_has_its_line_in_the_readme():
+    """From a checkout, beside what it will be; each extra exists, and the backend is named."""
+    text = README.read_text(encoding="utf-8")
+    extras = (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines()
+    for backend in ("tensorflow", "jax", "torch"):
+        (line,) = re.findall(rf"\| `(pip install -e [^`]*KERAS_BACKEND={backend})` \|.*", text)
+        assert line == f'pip install -e ".[{backend},examples]" && export KERAS_BACKEND={backend}'
+        assert f'`pip install "keras-decay[{backend}]"`' in text
+        assert any(line.startswith(f"{backend} = [") for line in extras)
+    assert 'demo = ["keras-decay[tensorflow,examples]"]' in extras
+
+
+def test_what_the_readme_imports_its_lines_install():
+    """The blocks need nothing that is in no extra of the lines."""
+    text = "\n".join(blocks(README, "python"))
+    imported = set(re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE))
+    assert imported <= {"keras", "keras_decay", "sklearn", *sys.stdlib_module_names}
 
 
 class Compiled:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import math
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
@@ -21,6 +24,9 @@ from keras_decay._rates import effective_rate
 from keras_decay._scale import PlateauScale
 from keras_decay.tools._preview import Source
 from keras_decay.tools._records import Columns
+
+LAST_EPOCH = 999_999
+"""What is larger in the `epoch` column of a file is something else: a time, a damaged number."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -75,7 +81,12 @@ def rehearse(
             "auto", since there is no model here to ask.
         values: One value an epoch (or, with `every`, each so many steps), from epoch 0 on: a list,
             an array or a pandas `Series` of numbers, with `None` for an epoch without the metric; or the `History` of an earlier
-            `fit`, or its dict; or the path of a file that `CSVLogger` wrote.
+            `fit`, or its dict; or the path of a CSV file with a row an epoch, as `CSVLogger`
+            writes it: with any separator, a byte order mark or an index column. Its `epoch`
+            column, if it has one, may count from 0 or from 1; an epoch that is left out is one
+            without the metric. Where that column falls back, a run was resumed there, and the
+            later rows count; where it starts again from the file's first epoch, another run
+            begins: the last one is rehearsed, with a warning.
         learning_rate: The rate to start from: a float > 0 or any `LearningRateSchedule`. (Of a
             `PlateauScale`, what it is around: a rehearsal starts afresh.) Or an optimizer, or a
             compiled model: on from where it stands, with its epochs, its scale and its state.
@@ -88,8 +99,9 @@ def rehearse(
 
     Raises:
         TypeError: an argument of the wrong type.
-        ValueError: an argument out of its range; a file or a column that is not there; no
-            `steps_per_epoch` where the schedule has none; `mode="auto"` and no loss.
+        ValueError: an argument out of its range; a file or a column that is not there, a row
+            that is longer or shorter than the header; no `steps_per_epoch` where the schedule
+            has none; `mode="auto"` and no loss.
 
     Example:
 
@@ -180,35 +192,82 @@ def history_values(name: str, history: Any, key: str) -> Sequence[float]:
 
 
 def _csv_values(path: Path, monitor: str) -> list[float | None]:
+    """One value an epoch; of several runs in the file, those of the last one."""
+    run: dict[int, float | None] = {}
+    first = runs = 0
+    for epoch, value in _csv_epochs(path, monitor):
+        if not run or epoch <= first:
+            run, first, runs = {}, epoch, runs + 1
+        elif epoch <= next(reversed(run)):  # Resumed: what came after was trained again.
+            run = {earlier: run[earlier] for earlier in run if earlier < epoch}
+        run[epoch] = value
+    if runs > 1:
+        warnings.warn(
+            f"`{path.name}` holds {runs} runs, since its `epoch` column starts again. The last "
+            "one is rehearsed. (To rehearse another one, pass its values as a list.)",
+            stacklevel=4,
+        )
+    start = 1 if first == 1 else 0  # Counted from 1, or from 0 as Keras does.
+    return [run.get(epoch) for epoch in range(start, next(reversed(run)) + 1)]
+
+
+def _csv_epochs(path: Path, monitor: str) -> Iterator[tuple[int, float | None]]:
+    """Epoch and value of each row, where there is no `epoch` column counted from 0."""
     if not path.is_file():
         _checks.fail("values", str(path), "the path of a file that exists")
-    values = []
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        rows = csv.reader(file)
-        header = next(rows, [])
-        if monitor not in header:
-            must = f"a CSV file with a column `{monitor}`; its columns are {header}"
-            _checks.fail("values", str(path), must)
-        for row in filter(None, rows):
-            if len(row) != len(header):
-                must = (
-                    f"a CSV file whose rows fit its header; the row in line {rows.line_num} has "
-                    f"{len(row)} cells and the header {len(header)}: `CSVLogger(append=True)` "
-                    "writes a run with other columns under the old header"
-                )
-                _checks.fail("values", str(path), must)
-            cell = row[header.index(monitor)]
-            values.append(_csv_number(path, monitor, rows.line_num, cell))
-    if not values:
-        _checks.fail("values", str(path), "a CSV file with at least one epoch")
-    return values
+    content = path.read_bytes()
+    utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = content.decode("utf-16" if utf_16 else "utf-8-sig", errors="replace")
+    separator = _csv_separator(text, monitor)
 
-
-def _csv_number(path: Path, monitor: str, line: int, cell: str) -> float | None:
-    if cell in ("", "NA"):  # `CSVLogger` writes "NA" where an epoch lacks the metric.
-        return None
-    try:
-        return float(cell)
-    except ValueError:
-        must = f"a CSV file with numbers in `{monitor}`; line {line} has {cell!r}"
+    def fail(must: str) -> NoReturn:
+        must = f"a CSV file {must} (the separator seen is {separator!r})"
         _checks.fail("values", str(path), must)
+
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+    rows = filter(any, ([cell.strip() for cell in row] for row in reader))
+    header = next(rows, [])
+    if monitor not in header:
+        fail(f"with a column `{monitor}`; its columns are {header}")
+    epoch = -1
+    for row in rows:
+        line = reader.line_num
+        if len(row) != len(header):
+            fail(
+                f"whose rows fit its header; the row in line {line} has {len(row)} cells and the "
+                f"header {len(header)}: `CSVLogger(append=True)` writes a run with other columns "
+                "under the old header"
+            )
+        cells = dict(zip(header, row, strict=True))
+        cell = cells.get("epoch", str(epoch + 1))
+        try:
+            epoch = _csv_epoch(cell)
+        except ValueError:
+            fail(f"whose `epoch` is an int from 0 to {LAST_EPOCH}; line {line} has {cell!r}")
+        cell = cells[monitor]
+        try:
+            # `CSVLogger` writes "NA" where an epoch lacks the metric.
+            value = None if cell in ("", "NA") else float(cell)
+        except ValueError:
+            fail(f"with numbers in `{monitor}`; line {line} has {cell!r}")
+        yield epoch, value
+    if epoch < 0:
+        fail("with at least one epoch")
+
+
+def _csv_separator(text: str, monitor: str) -> str:
+    """The one that makes a column of the metric, or else the most frequent one of the header."""
+    separators = ",;\t| "
+    header = next(filter(str.strip, text.splitlines()), "")
+    for separator in separators:
+        cells = next(csv.reader([header], delimiter=separator, skipinitialspace=True), [])
+        if monitor in map(str.strip, cells):
+            return separator
+    return max(separators, key=header.count)
+
+
+def _csv_epoch(cell: str) -> int:
+    epoch = float(cell)  # pandas writes 3.0 in a column that once had a gap.
+    if not (epoch.is_integer() and 0 <= epoch <= LAST_EPOCH):
+        raise ValueError
+    return int(epoch)
