@@ -1,4 +1,4 @@
-"""Rates from a table: NumPy's own indexing, `LearningRateScheduler`'s own trainings."""
+"""Rates from a table: NumPy's own indexing, `LearningRateScheduler`'s own runs."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import pytest
 from support import data, fit, model, number
 
 from keras_decay import PlateauDecay, StepDecay
-from keras_decay._plateau import ONE_FIT
+from keras_decay._callback import ONE_FIT
 
 
 class Meanwhile(keras.callbacks.Callback):
@@ -87,7 +87,7 @@ def test_of_two_fits_that_begin_together_one_trains_and_the_other_is_told():
     for thread in threads:
         thread.join()
     (_, message), (network, logged) = sorted(outcomes, key=lambda each: each[0] is not None)
-    assert message == ONE_FIT
+    assert message == ONE_FIT.format("PlateauDecay")
     np.testing.assert_allclose(logged, [0.1, 0.1, 0.05, 0.025], rtol=1e-6)
     assert number(network.optimizer.learning_rate) == pytest.approx(0.0125)
 
@@ -117,7 +117,7 @@ def unknown_length(shared):
     ("refused", "message"),
     [
         (lambda shared: shared.set_model(keras.Sequential()), "needs a model with an optimizer"),
-        (unknown_length, "is to learn from `fit`"),
+        (unknown_length, "counts the epochs of `fit`, but `fit` does not know"),
         (lambda shared: rates(model(0.1), shared, shared), "can have only one"),
     ],
     ids=["no optimizer", "no steps", "twice"],

@@ -379,7 +379,7 @@ def test_plot_of_a_history_marks_nothing_where_only_a_schedule_lowered_the_rate(
 
 
 def test_plot_of_a_rehearsal_shows_rate_metric_and_reductions():
-    """The same picture as of a training, with gaps where the metric was missing or infinite."""
+    """The same picture as of a training run, with gaps where the metric was missing or infinite."""
     values = [100.0, 1.0, None, 1.0, math.inf, 1.0]
     rehearsal = rehearse(PlateauDecay(patience=2), values, 0.1)
     figure = plot(rehearsal)
