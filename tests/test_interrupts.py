@@ -80,7 +80,7 @@ def test_an_interrupt_at_any_line_of_a_reduction_leaves_nothing_half_done(kind):
     untouched = model.get_weights()
 
     def run(interrupt):
-        """Two epochs, the second of which reduces and is interrupted, and a training run that goes on;
+        """Two epochs, the second of which reduces and is interrupted, and a run that goes on;
         returns whether the second one ended, and how many reductions there were."""
         callback = PlateauDecay(factor=FACTOR, patience=1, **arguments)
         callback.attach(model)
