@@ -50,7 +50,7 @@ def check_contents(sdist: Path, wheel: Path) -> None:
     with tarfile.open(sdist) as archive:
         tops = {name.split("/")[1] for name in archive.getnames() if "/" in name}
     wanted = {"keras_decay", "tests", "notebooks", "README.md", "LICENSE", "pyproject.toml"}
-    assert wanted <= tops <= wanted | {"PKG-INFO", ".gitignore"}, tops
+    assert wanted <= tops <= wanted | {"PKG-INFO", ".gitignore", ".github"}, tops
 
 
 def main() -> None:

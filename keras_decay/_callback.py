@@ -35,8 +35,8 @@ class Shared:
     resumed: bool = False
     """Whether that was loaded in this `fit`."""
     begun: bool = False
-    measured: bool = False
-    """Whether it is known how many updates a batch brings."""
+    updates: int | None = None
+    """How many a batch brings, once that is known."""
     first_epoch: int = 0
     counters: list[int] = field(default_factory=list)
     """The steps that its inner optimizers had counted when the epoch began."""
@@ -52,6 +52,7 @@ class Run:
     training: bool = False
     begun: bool = False
     """Whether the first epoch has begun."""
+    epoch: int = 0
     batch: int = -1
     """The last batch of the epoch that has ended."""
     states: dict[int, tuple[State, State]] = field(default_factory=dict)
@@ -158,7 +159,7 @@ class RateCallback(Configured, keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         run = self._this_run()
-        run.batch = -1
+        run.epoch, run.batch = epoch, -1
         for optimizer in self._optimizers().values():
             # A schedule may have been set, or a `MultiOptimizer` been built, since the last epoch.
             attached = self._attach(optimizer)
@@ -199,24 +200,22 @@ class RateCallback(Configured, keras.callbacks.Callback):
         run.batch = batch
         for key, shared in run.shared.items():
             shared.logged = {}
-            if not shared.measured and shared.counter is self:
-                shared.measured = True
+            if shared.updates is None and shared.counter is self:
                 self._measure_updates(key, shared, batch)
 
     def _measure_updates(self, key: int, shared: Shared, batch: int) -> None:
         """Has the clock know how many updates of the weights a batch brings: once in a `fit`."""
         optimizer = next(each for each in self._optimizers().values() if id(each) == key)
-        attached = attached_to(optimizer)
-        if attached is None or not attached.counts_epochs or shared.found is None:
-            return
         sync_variables(self.model)
-        moved = [
-            now - before for now, before in zip(attached.counters(), shared.counters, strict=False)
-        ]
+        counters = map(steps_done, _keras.inner_optimizers(optimizer))
+        moved = [now - before for now, before in zip(counters, shared.counters, strict=False)]
         # One that scales the loss leaves out what overflows.
-        updates = max(1, round(max(moved, default=0) / (batch + 1)))
-        if updates != attached.state.clock.updates:
-            clock = replace(shared.found.clock, updates=updates)
+        shared.updates = max(1, round(max(moved, default=0) / (batch + 1)))
+        attached = attached_to(optimizer)
+        if attached is None or shared.found is None:
+            return
+        if shared.updates != attached.state.clock.updates:
+            clock = replace(shared.found.clock, updates=shared.updates)
             shared.found = replace(shared.found, clock=clock)
             self._begin_clock(attached, shared, inside_epoch=True)
             remake_train_function(self.model, optimizer)
@@ -264,7 +263,7 @@ class RateCallback(Configured, keras.callbacks.Callback):
 
     def _warn_at_end(self, suffix: str, optimizer: Any, shared: Shared) -> None:
         """Compares an epoch with what the optimizer has done in it."""
-        run, attached = self._this_run(), attached_to(optimizer)
+        run = self._this_run()
         inner = _keras.inner_optimizers(optimizer)
         counters = list(map(steps_done, inner))
         counted = [now - before for now, before in zip(counters, shared.counters, strict=False)]
@@ -274,7 +273,7 @@ class RateCallback(Configured, keras.callbacks.Callback):
                 optimizer,
                 counted,
                 run.batch + 1,
-                updates=1 if attached is None else attached.state.clock.updates,
+                updates=shared.updates or 1,
                 size_known=bool(self.params.get("steps")),
                 alone=len(self.params[SHARED]) == 1,
                 expected=self.model.stop_training,

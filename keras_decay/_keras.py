@@ -147,10 +147,10 @@ def metric_directions(model: Any) -> dict[str, str | None]:
     Keras's metrics declare it as `_direction`, "up" or "down", for its own callbacks.
     """
     ways = {"up": "max", "down": "min", None: None}
-    return {name: ways[getattr(metric, "_direction", None)] for name, metric in _metrics(model)}
+    return {name: ways[getattr(metric, "_direction", None)] for name, metric in metrics_of(model)}
 
 
-def _metrics(model: Any) -> Iterator[tuple[str, Any]]:
+def metrics_of(model: Any) -> Iterator[tuple[str, Any]]:
     """All metrics of the model with the names that they are logged under."""
     for metric in getattr(model, "metrics", ()):
         # `_flat_metrics` holds a list of metrics for each output, with the output's name,

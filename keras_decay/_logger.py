@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from keras_decay import _checks
-from keras_decay._attach import attached_to
 from keras_decay._callback import RateCallback
 from keras_decay._config import register
 from keras_decay._rates import (
@@ -98,15 +97,11 @@ class LearningRateLogger(RateCallback):
         """Each rate, the step that the epoch begins at, and the updates that a batch brings."""
         run = self._this_run()
         for suffix, optimizer in self._optimizers().items():
-            attached = attached_to(optimizer)
-            updates = 1 if attached is None else attached.state.clock.updates
-            named = named_optimizers(optimizer, suffix)
-            for (name, inner), step in zip(named, run.shared[id(optimizer)].counters, strict=False):
-                rate = schedule_of(inner)
-                yield (
-                    f"learning_rate{name}",
-                    (effective_rate(inner) if rate is None else rate, step, updates),
-                )
+            shared, named = run.shared[id(optimizer)], named_optimizers(optimizer, suffix)
+            for (name, inner), step in zip(named, shared.counters, strict=False):
+                schedule = schedule_of(inner)
+                rate = effective_rate(inner) if schedule is None else schedule
+                yield f"learning_rate{name}", (rate, step, shared.updates or 1)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)

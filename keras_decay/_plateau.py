@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import keras
 
 from keras_decay import _checks, _keras
 from keras_decay._attach import Attached, attach, remake_train_function
 from keras_decay._backend import sync_variables, to_number
-from keras_decay._callback import RateCallback
+from keras_decay._callback import RateCallback, Shared
 from keras_decay._config import register
+from keras_decay._every import BatchMean, evaluate
 from keras_decay._processes import all_reduce_mean
 from keras_decay._rates import learning_rates
 from keras_decay._rule import Rule
@@ -25,6 +26,14 @@ ONLY_ONE = (
     "An optimizer can have only one `PlateauDecay`: a second one would count every observation "
     "twice. Remove one of them."
 )
+
+
+class Observation(NamedTuple):
+    """What `every=` has observed: after which step, what, and whether the rate was reduced."""
+
+    step: int
+    value: float
+    reduced: bool
 
 
 class PlateauDecayState(TypedDict):
@@ -101,6 +110,15 @@ class PlateauDecay(RateCallback):
             `patience` times (patience=1: at every improvement).
         start_from_epoch: Int >= 0, the first epoch (from 0) whose observation counts, in all
             calls of `fit` together.
+        every: Int >= 1 or `None`: one observation each `every` steps of the training run (updates
+            of the optimizer, micro-batches too) instead of one each epoch, for epochs so long that
+            a training run has few. `patience` and `cooldown` then count these observations;
+            `start_from_epoch` stays an epoch. With `validation_data` the metric is evaluated there
+            and then, and training goes on as if nothing had happened; without it, `monitor="loss"`
+            (or another mean) is that of the batches since the last observation. The logs of the
+            epoch get the last value where they have none of that name.
+        validation_data: What `model.evaluate` takes: a tuple of arrays, a `tf.data.Dataset`, a
+            `PyDataset`, a `DataLoader`; with `every` only. Not part of the config.
         restore_best_weights: Whether to go on from the best weights seen at a reduction. They
             are kept on the host: one more copy of the model's weights. The optimizer's own
             state (momentum, ...) stays as it is.
@@ -115,6 +133,10 @@ class PlateauDecay(RateCallback):
         optimizer: String, the attribute of the model that holds the optimizer, for a model with
             several of them, each of which has a `PlateauDecay` of its own.
         verbose: 1 prints a line at each reduction.
+
+    Attributes:
+        state: See below.
+        observations: What `every` has observed: a list of `(step, value, reduced)`.
 
     Raises:
         TypeError: an argument of the wrong type; a learning rate that is neither a float nor a
@@ -150,6 +172,8 @@ class PlateauDecay(RateCallback):
         max_reductions: int | None = None,
         reduce_on: Literal["plateau", "improvement"] = "plateau",
         start_from_epoch: int = 0,
+        every: int | None = None,
+        validation_data: Any = None,
         restore_best_weights: bool = False,
         recover: bool = False,
         stop_at_minimum: bool = False,
@@ -173,6 +197,8 @@ class PlateauDecay(RateCallback):
         )
         self.reduce_on = _checks.choice("reduce_on", reduce_on, ("plateau", "improvement"))
         self.start_from_epoch = _checks.integer("start_from_epoch", start_from_epoch, 0)
+        self.every = None if every is None else _checks.integer("every", every, 1)
+        self.validation_data = _validation_data(validation_data, self.every, self.monitor)
         self.restore_best_weights = _checks.boolean("restore_best_weights", restore_best_weights)
         self.recover = _checks.boolean("recover", recover)
         self.stop_at_minimum = _checks.boolean("stop_at_minimum", stop_at_minimum)
@@ -188,6 +214,10 @@ class PlateauDecay(RateCallback):
             max_reductions=self.max_reductions,
             on_improvement=self.reduce_on == "improvement",
         )
+        self.observations: list[Observation] = []
+        self._mean = BatchMean(self.monitor)
+        self._position = 0
+        """The step that training has come to."""
         self._attached: Attached | None = None
         self._kept: Snapshot | None = None
         """The end of the last finite epoch, or the start of training."""
@@ -197,7 +227,14 @@ class PlateauDecay(RateCallback):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy is another callback: the optimizer and its state are not its own.
-        return {**super().__getstate__(), "_attached": None, "_kept": None}
+        own = {"_attached": None, "_kept": None, "_mean": BatchMean(self.monitor)}
+        return {**super().__getstate__(), **own, "observations": []}
+
+    def _arguments(self) -> dict[str, Any]:
+        # Data is nothing that a config holds.
+        arguments = super()._arguments()
+        arguments.pop("validation_data", None)
+        return arguments
 
     @property
     def state(self) -> PlateauDecayState:
@@ -286,6 +323,8 @@ class PlateauDecay(RateCallback):
 
     def set_model(self, model: Any) -> None:
         self._kept, self._was_finite = None, False
+        if self.every is not None and self.monitor.startswith("val_"):
+            _check_data(self.validation_data, self.monitor)
         super().set_model(model)
         self._known().owner = id(self)
 
@@ -304,7 +343,33 @@ class PlateauDecay(RateCallback):
         if first:
             self._warnings.leave_rates(self._optimizer)
             self._say_where_it_goes_on(epoch)
-        self._keep()
+        self._mean.begin_epoch()
+        self._position = max(self._shared.counters, default=0)
+        if first or self.every is None:
+            self._keep()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_train_batch_end(batch, logs)
+        if self.every is None:
+            return
+        before, shared = self._position, self._shared
+        self._position = max(shared.counters, default=0) + (shared.updates or 1) * (batch + 1)
+        if self._position // self.every != before // self.every:
+            self._observe_inside_epoch({} if logs is None else logs)
+
+    def _observe_inside_epoch(self, logs: dict[str, Any]) -> None:
+        run, attached = self._this_run(), self._owned()
+        sync_variables(self.model)
+        if self.validation_data is None:
+            value = self._mean.value(self.model)
+        else:
+            value = evaluate(self.model, self.validation_data, self.monitor)
+        finite = not self.recover or self._all_finite({**logs, self.monitor: value})
+        number = value if finite else math.nan
+        reduced = self._observe(number, run.epoch, attached.state.clock, finite, keep=True)
+        self.observations.append(Observation(self._position, value, reduced))
+        if self.verbose:
+            print(f"\nStep {self._position}: PlateauDecay observes {self.monitor} {value:.6g}.")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = {} if logs is None else logs
@@ -312,6 +377,14 @@ class PlateauDecay(RateCallback):
         attached, optimizer = self._owned(), self._optimizer
         self._warnings.warn_if_rates_moved(optimizer)
         clock = self._ended(optimizer, attached, epoch)
+        if self.every is not None:
+            if self.validation_data is None:
+                self._mean.end_epoch(self.model)
+            attached.commit(replace(attached.state, clock=clock))
+            if self.observations:
+                logs.setdefault(self.monitor, self.observations[-1].value)
+            self._warnings.leave_rates(optimizer)
+            return
         finite = not self.recover or self._all_finite(logs)
         if self.monitor in logs or not finite:
             value = _number(logs[self.monitor]) if finite else math.nan
@@ -327,7 +400,7 @@ class PlateauDecay(RateCallback):
         self._kept = None
         super().on_train_end(logs)
 
-    def _keep_logged(self, optimizer: Any, suffix: str, shared: Any) -> None:
+    def _keep_logged(self, optimizer: Any, suffix: str, shared: Shared) -> None:
         super()._keep_logged(optimizer, suffix, shared)
         attached = self._known()
         if attached.scales:
@@ -402,7 +475,10 @@ class PlateauDecay(RateCallback):
             for each in writes:
                 each()
 
+        counters = attached.counters()
         attached.commit(state, write)
+        if recovers:
+            self._go_on_from(attached, counters)
         self._warnings.leave_rates(optimizer, reduced=made is not None)
         if made is not None and self.verbose:
             at = "" if epoch is None else f"Epoch {epoch + 1}: "
@@ -410,10 +486,25 @@ class PlateauDecay(RateCallback):
             print(f"\n{at}PlateauDecay reduces the learning rate to {rates}.")
         return made is not None
 
+    def _go_on_from(self, attached: Attached, counters: list[int]) -> None:
+        """After going back: what counts steps follows counters that have moved, and a mean of this
+        epoch begins again, which would stay infinite."""
+        ahead = [now - before for now, before in zip(attached.counters(), counters, strict=True)]
+        clock = attached.state.clock.counters_moved(ahead)
+        inside_epoch = self.every is not None and self._run is not None
+        if clock != attached.state.clock:
+            attached.commit(replace(attached.state, clock=clock), inside_epoch=inside_epoch)
+            remake_train_function(self.model, self._optimizer)
+        if inside_epoch:
+            moved = zip(self._shared.counters, ahead, strict=True)
+            self._shared.counters = [counter + by for counter, by in moved]
+            self.model.reset_metrics()
+            self._mean = BatchMean(self.monitor)
+
     def _say_where_it_goes_on(self, epoch: int) -> None:
         """What is known when training begins, where that is not nothing."""
         state = self._known().state
-        shared = self._this_run().shared[id(self._optimizer)]
+        shared = self._shared
         found = state if shared.found is None else shared.found
         done = max(shared.counters, default=0)
         self._warnings.warn_if_state_differs(found, epoch, done, shared.resumed)
@@ -429,6 +520,10 @@ class PlateauDecay(RateCallback):
         values = [_number(logs[name]) for name in (self.monitor, "loss") if name in logs]
         finite = 0.0 if all(map(math.isfinite, values)) else math.nan
         return math.isfinite(all_reduce_mean(finite, self._optimizer, self._known().state))
+
+    @property
+    def _shared(self) -> Shared:
+        return self._this_run().shared[id(self._optimizer)]
 
     @property
     def _warnings(self) -> Warnings:
@@ -493,6 +588,31 @@ class PlateauDecay(RateCallback):
                 f'mode="max". Received: monitor={self.monitor!r}, mode="auto"'
             )
         return direction
+
+
+def _validation_data(value: Any, every: int | None, monitor: str) -> Any:
+    if value is None:
+        return None
+    if every is None:
+        must = "left out without `every`; `fit` has its own, of which each epoch is an observation"
+        _checks.fail("validation_data", type(value).__name__, must)
+    if not monitor.startswith("val_"):
+        _checks.fail("monitor", monitor, 'a metric of `validation_data`, such as "val_loss"')
+    first = value
+    while isinstance(first, (tuple, list, dict)) and first:
+        first = next(iter(first.values() if isinstance(first, dict) else first))
+    if isinstance(first, (tuple, list, dict)) or (getattr(first, "shape", None) or [1])[0] == 0:
+        _checks.fail("validation_data", type(value).__name__, "data with at least one sample")
+    return value
+
+
+def _check_data(data: Any, monitor: str) -> None:
+    if data is None:
+        must = (
+            "what `evaluate` takes, since `every` observes a metric of it in the middle of an "
+            f'epoch; for the loss of the training run pass monitor="loss" instead of {monitor!r}'
+        )
+        _checks.fail("validation_data", data, must)
 
 
 def _number(value: Any) -> float:

@@ -83,6 +83,13 @@ class Clock:
         ]
         return replace(aligned, offsets=tuple(offsets) if any(offsets) else ())
 
+    def counters_moved(self, ahead: Sequence[int]) -> Clock:
+        """The same clock where counters have been set ahead."""
+        if self.steps_per_epoch is None or not any(ahead):
+            return self
+        offsets = tuple(self.offset(index) - each for index, each in enumerate(ahead))
+        return replace(self, offsets=offsets if any(offsets) else ())
+
     def after(self, epoch: int) -> Clock:
         """The clock after an epoch of a custom loop, whose compiled step it does not change."""
         return replace(self, epochs=max(epoch, self.epochs) + 1, epoch=epoch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +31,8 @@ class Rehearsal(Columns):
     table of the epochs.
 
     Attributes:
-        epoch: Ints, counted from 0.
+        epoch: Ints, counted from 0. Of a plateau with `every`: floats, how many epochs had passed
+            at each observation.
         learning_rate: The rate of the epoch's last step, as the logs would show it.
         scale: The product of the reductions before that step.
         value: The metric; NaN in an epoch without it.
@@ -38,11 +40,11 @@ class Rehearsal(Columns):
         monitor: The name of the metric.
     """
 
-    epoch: NDArray[np.int64]
+    epoch: NDArray[Any]
     learning_rate: NDArray[np.float64]
     scale: NDArray[np.float64]
     value: NDArray[np.float64]
-    reductions: NDArray[np.int64]
+    reductions: NDArray[Any]
     monitor: str
 
     COLUMNS = ("epoch", "learning_rate", "scale", "value")
@@ -71,7 +73,7 @@ def rehearse(
     Args:
         plateau: A `PlateauDecay`. Where its metric is not a loss, it needs a `mode` other than
             "auto", since there is no model here to ask.
-        values: One value an epoch, from epoch 0 on: a list, an array or a pandas `Series` of
+        values: One value an epoch (or, with `every`, each so many steps), from epoch 0 on: a list, an array or a pandas `Series` of
             numbers, with `None` for an epoch without the metric; or the `History` of an earlier
             `fit`, or its dict; or the path of a file that `CSVLogger` wrote.
         learning_rate: The rate to start from: a float > 0 or any `LearningRateSchedule`. (Of a
@@ -117,24 +119,28 @@ def rehearse(
             "verbose": 0,
         }
     )
-    first, counter = int(source.epoch), _keras.step_counter(optimizer)
+    counter = _keras.step_counter(optimizer)
     counter.assign(source.step)
     copy.attach(model)
-    rates, scales, reductions = [], [], []
-    for epoch, value in enumerate(observed, start=first):
-        counter.assign(source.step + (epoch - first + 1) * source.steps_per_epoch)
-        rates.append(effective_rate(optimizer, last_step=True))
-        scales.append(copy.state["scale"])
-        if value is not None and copy.update(value, epoch):
-            reductions.append(epoch)
+    rows, reductions = [], []
+    for index, value in enumerate(observed):
+        # At the end of an epoch, or after each `every` steps.
+        steps = (index + 1) * (plateau.every or source.steps_per_epoch)
+        counter.assign(source.step + steps)
+        epoch = source.epoch + steps / source.steps_per_epoch
+        label = epoch if plateau.every else int(epoch) - 1
+        rows.append((label, effective_rate(optimizer, last_step=True), copy.state["scale"]))
+        if value is not None and copy.update(value, math.ceil(epoch) - 1):
+            reductions.append(label)
         if model.stop_training:
             break
+    epochs, rates, scales = zip(*rows, strict=True)
     return Rehearsal(
-        epoch=np.arange(first, first + len(rates)),
+        epoch=np.asarray(epochs),
         learning_rate=np.asarray(rates, "float64"),
         scale=np.asarray(scales, "float64"),
         value=np.asarray(observed[: len(rates)], "float64"),
-        reductions=np.asarray(reductions, "int64"),
+        reductions=np.asarray(reductions, np.asarray(epochs).dtype),
         monitor=plateau.monitor,
     )
 

@@ -1,0 +1,297 @@
+"""Observations inside an epoch: `PlateauDecay(every=n)`."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import keras
+import numpy as np
+import pytest
+from support import BACKEND, number
+
+from keras_decay import InEpochs, LearningRateLogger, PlateauDecay, StepDecay, rehearse
+
+STEPS, EVERY, BATCH = 40, 10, 8
+random = np.random.default_rng(0)
+X = random.normal(size=(STEPS * BATCH, 3)).astype("float32")
+Y = (X @ np.array([[1.0], [-2.0], [0.5]], "float32")).astype("float32")
+Y += random.normal(size=Y.shape).astype("float32")
+X_VAL, Y_VAL = X[::7], -Y[::7]  # What is learnt makes the validation loss worse.
+
+
+def network(rate, **arguments):
+    """Its training has random masks and moving statistics, which an evaluation could disturb."""
+    keras.utils.set_random_seed(1)
+    layers = keras.layers
+    made = keras.Sequential(
+        [
+            keras.Input((3,)),
+            layers.Dense(8, "relu"),
+            layers.BatchNormalization(),
+            layers.Dropout(0.5),
+            layers.Dense(1),
+        ]
+    )
+    made.compile(keras.optimizers.SGD(rate, momentum=0.9), "mse", metrics=["mae"], **arguments)
+    return made
+
+
+def plateau(**arguments):
+    return PlateauDecay(**{"factor": 0.5, "patience": 1, **arguments})
+
+
+def train(made, callbacks, **arguments):
+    arguments = {"batch_size": BATCH, "shuffle": False, "verbose": 0, **arguments}
+    return made.fit(X, Y, callbacks=callbacks, **arguments).history
+
+
+class Poison(keras.callbacks.Callback):
+    """Makes a weight infinite after a step of the training run."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.step, self.count = step, 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.count += 1
+        if self.count == self.step:
+            if BACKEND == "jax":
+                self.model.jax_state_sync()
+            kernel = self.model.trainable_variables[0]
+            kernel.assign(kernel * np.inf)
+
+
+RATES = {
+    "float": lambda: 0.05,
+    "schedule": lambda: StepDecay(0.05, 0.5, 13, steps_per_epoch=1),
+}
+PLATEAUS = {
+    "plain": {},
+    "cooldown": {"cooldown": 1},
+    "restore": {"restore_best_weights": True},
+    "recover": {"recover": True, "patience": 99},
+    "smoothed": {"smoothing": 0.5},
+}
+
+
+@pytest.mark.parametrize("kind", PLATEAUS)
+@pytest.mark.parametrize("rate", RATES.values(), ids=RATES)
+def test_one_long_epoch_decides_as_the_same_training_run_cut_into_short_ones(rate, kind):
+    """The same reductions, rates and weights."""
+    poison = [13] if kind == "recover" else []
+    arguments = PLATEAUS[kind]
+    long, short = network(rate()), network(rate())
+    one = plateau(every=EVERY, validation_data=(X_VAL, Y_VAL), **arguments)
+    train(long, [*map(Poison, poison), one], epochs=1)
+    many, rates = plateau(**arguments), []
+    poisons = [*map(Poison, poison)]
+    for part in range(STEPS // EVERY):
+        cut = slice(part * EVERY * BATCH, (part + 1) * EVERY * BATCH)
+        history = short.fit(
+            X[cut],
+            Y[cut],
+            validation_data=(X_VAL, Y_VAL),
+            batch_size=BATCH,
+            shuffle=False,
+            verbose=0,
+            initial_epoch=part,
+            epochs=part + 1,
+            callbacks=[*poisons, many],
+        ).history
+        rates += history["learning_rate"]
+    assert one.state == many.state
+    assert [each.step for each in one.observations] == [10, 20, 30, 40]
+    assert sum(each.reduced for each in one.observations) == one.state["reductions"] > 0
+    assert number(long.optimizer.learning_rate) == number(short.optimizer.learning_rate)
+    for mine, other in zip(long.get_weights(), short.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-6)
+
+
+def executions():
+    return {} if BACKEND == "torch" else {"steps_per_execution": 5}
+
+
+@pytest.mark.parametrize("compiled", [dict, executions], ids=["steps", "executions"])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_training_goes_on_as_if_nothing_had_been_evaluated(shuffle, compiled):
+    """Logs and weights are those of a run without the callback, to the bit."""
+
+    def run(*callbacks):
+        made = network(0.05, **compiled())
+        arguments = {"epochs": 2, "shuffle": shuffle, "validation_data": (X_VAL, Y_VAL)}
+        return train(made, callbacks, **arguments), made.get_weights()
+
+    one = plateau(every=EVERY, validation_data=(X_VAL, Y_VAL), patience=99)
+    logs, weights = run(one)
+    expected, expected_weights = run()
+    assert len(one.observations) == 8
+    for name, values in expected.items():
+        assert logs[name] == values, name
+    for mine, other in zip(weights, expected_weights, strict=True):
+        assert np.array_equal(mine, other)
+
+
+class Losses(keras.callbacks.Callback):
+    """The loss of each batch, from Keras's running mean."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.sum = 0.0
+        self.losses = getattr(self, "losses", [])
+
+    def on_train_batch_end(self, batch, logs=None):
+        total = float(logs["loss"]) * (batch + 1)
+        self.losses.append(total - self.sum)
+        self.sum = total
+
+
+def test_without_data_it_observes_the_mean_of_the_batches_since_the_last_time():
+    """Over the end of an epoch too, and of any metric that is a mean."""
+    losses, one = Losses(), plateau(monitor="loss", every=15, patience=99)
+    train(network(0.05), [losses, one], epochs=2)
+    observed = [each.value for each in one.observations]
+    expected = np.array(losses.losses[:75]).reshape(5, 15).mean(axis=1)
+    np.testing.assert_allclose(observed, expected, rtol=1e-4)
+    error = plateau(monitor="mae", mode="min", every=15, patience=99)
+    train(network(0.05), [error], epochs=1)
+    assert len(error.observations) == 2
+
+
+def test_a_loss_that_stands_still_late_in_a_long_epoch_is_seen_to():
+    """Where Keras's running mean falls on until the end of the epoch."""
+
+    class Falling(keras.losses.Loss):
+        def call(self, y, prediction):
+            return y + 0.0 * prediction
+
+    made = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    made.compile(keras.optimizers.SGD(0.1), Falling())
+    y = np.maximum(100 - np.arange(400.0), 1.0).reshape(-1, 1).astype("float32")
+    one = plateau(monitor="loss", every=10, patience=3)
+    made.fit(0 * y, y, batch_size=1, shuffle=False, verbose=0, callbacks=[one])
+    first = next(each.step for each in one.observations if each.reduced)
+    assert first == 140  # The loss is 1 from step 100 on; the mean of steps 100 to 110 is the best.
+
+
+def test_the_logs_of_an_epoch_have_the_last_observation():
+    """One number an epoch, under the name of the metric, for callbacks after it."""
+    one = plateau(every=15, validation_data=(X_VAL, Y_VAL), patience=99)
+    history = train(network(0.05), [one], epochs=2)
+    steps = {each.step: each.value for each in one.observations}
+    assert history["val_loss"] == [steps[30], steps[75]]
+
+
+def test_a_run_that_stops_at_the_minimum_stops_inside_the_epoch():
+    """At the observation that finds it."""
+    one = plateau(
+        every=EVERY, validation_data=(X_VAL, Y_VAL), max_reductions=1, stop_at_minimum=True
+    )
+    train(network(0.05), [one], epochs=3)
+    assert one.observations[-1].step < STEPS
+
+
+class Killed(Exception):
+    pass
+
+
+class Kill(keras.callbacks.Callback):
+    def __init__(self, step):
+        super().__init__()
+        self.step, self.count = step, 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.count += 1
+        if self.count == self.step:
+            raise Killed
+
+
+@pytest.mark.parametrize("step", [1, 9, 10, 11, 25, 40, 41, 55, 80])
+def test_killed_at_any_step_it_goes_on_with_the_state_that_was_saved(step, tmp_path):
+    """Observations are due at the same steps of the optimizer, each once."""
+
+    def run(*others):
+        one = plateau(every=EVERY, validation_data=(X_VAL, Y_VAL), patience=2)
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", save_freq=1)
+        made = network(InEpochs(keras.optimizers.schedules.CosineDecay(0.05, 2)))
+        train(made, [one, *others, backup], epochs=2)
+        return one
+
+    with contextlib.suppress(Killed):
+        run(Kill(step))
+    resumed = run()
+    steps = [each.step for each in resumed.observations]
+    # What was saved is the step before the one that it was killed at; the epoch begins again.
+    first = -(-max(step, 1) // EVERY) * EVERY
+    assert steps == list(range(first, steps[-1] + 1, EVERY))
+    best = resumed.state["best"]
+    assert best is not None and math.isfinite(best)
+
+
+def test_the_rates_of_batches_show_a_reduction_at_its_step():
+    """What `LearningRateLogger(every=1)` puts into the logs of the batches."""
+    one = plateau(every=EVERY, validation_data=(X_VAL, Y_VAL))
+    logger = LearningRateLogger(every=1)
+    train(network(StepDecay(0.05, 0.5, 99)), [one, logger], epochs=1)
+    rates = dict(logger.seen["learning_rate"])
+    reduced = [each.step for each in one.observations if each.reduced]
+    expected = [0.05 * 0.5 ** sum(at <= step for at in reduced) for step in range(STEPS)]
+    np.testing.assert_allclose([rates[step] for step in range(STEPS)], expected, rtol=1e-6)
+
+
+def test_a_rehearsal_takes_a_value_each_n_steps():
+    """At the rates of those steps."""
+    rehearsal = rehearse(
+        plateau(every=5, patience=2), [1.0, 1.0, 1.0, 1.0], StepDecay(0.1, 0.5, 1, steps_per_epoch=10)
+    )
+    np.testing.assert_allclose(rehearsal.epoch, [0.5, 1.0, 1.5, 2.0])
+    np.testing.assert_allclose(rehearsal.learning_rate, [0.1, 0.1, 0.05, 0.025])
+    assert rehearsal.reductions.tolist() == [1.5]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"every": 0}, ValueError, "`every` must be an int >= 1. Received: every=0"),
+        ({"every": 2.5}, TypeError, "`every` must be an int >= 1"),
+        ({"validation_data": (X, Y)}, ValueError, "`validation_data` must be left out without"),
+        (
+            {"every": 5, "validation_data": (X, Y), "monitor": "loss"},
+            ValueError,
+            "`monitor` must be a metric of `validation_data`",
+        ),
+        (
+            {"every": 5, "validation_data": (X[:0], Y[:0])},
+            ValueError,
+            "`validation_data` must be data with at least one sample",
+        ),
+    ],
+)
+def test_wrong_arguments_are_errors_of_the_constructor(arguments, error, message):
+    """In the form of all others."""
+    with pytest.raises(error, match=message):
+        PlateauDecay(**arguments)
+
+
+def test_a_metric_of_data_that_is_not_there_is_an_error_before_training():
+    """A config has no data, so the constructor cannot say so."""
+    made = network(0.05)
+    with pytest.raises(ValueError, match='`validation_data` must be .* pass monitor="loss"'):
+        train(made, [plateau(every=5)])
+    copied = PlateauDecay.from_config(plateau(every=5, validation_data=(X, Y)).get_config())
+    assert (copied.every, copied.validation_data) == (5, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"monitor": "val_auc", "validation_data": (X, Y), "mode": "min"},
+            r"`monitor` must be one of the metrics of `evaluate`, \['val_loss', 'val_mae'\]",
+        ),
+        ({"monitor": "auc", "mode": "min"}, r"`monitor` must be one of the metrics of the training"),
+    ],
+)
+def test_a_monitor_that_is_not_there_is_an_error_that_names_those_that_are(arguments, message):
+    """At the first observation."""
+    with pytest.raises(ValueError, match=message):
+        train(network(0.05), [plateau(every=5, **arguments)])
