@@ -268,7 +268,7 @@ def test_everything_is_put_back_and_training_goes_on_as_if_it_had_not_been(make)
 def test_a_model_that_was_never_trained_begins_as_if_it_had_not_been_tested(make):
     """Its optimizer is built by then, with slots at their beginnings."""
     model = begun(make)
-    history = getattr(model, "history", None)  # Old versions of Keras set it in `evaluate` too.
+    history = getattr(model, "history", None)  # Old Kerases set it in `evaluate` too.
     keras.utils.set_random_seed(1)
     find(model, highest=1e-1)
     assert model.train_function is None
