@@ -71,6 +71,8 @@ class LearningRateLogger(RateCallback):
         """The batches of the training run so far, as `TensorBoard` counts them: of those that run
         in one execution (`steps_per_execution`), the last one."""
         self._rates: dict[str, tuple[Any, int, int]] = {}
+        self._floats: dict[str, float] = {}
+        """Those when the epoch began: a read at a batch's end would wait for the device."""
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
@@ -79,6 +81,13 @@ class LearningRateLogger(RateCallback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
         self._rates = {}
+        if self.every is not None:
+            self._floats = {
+                name: effective_rate(inner)
+                for suffix, optimizer in self._optimizers().items()
+                for name, inner in named_optimizers(optimizer, suffix)
+                if schedule_of(inner) is None
+            }
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_end(batch, logs)
@@ -100,7 +109,7 @@ class LearningRateLogger(RateCallback):
             shared, named = run.shared[id(optimizer)], named_optimizers(optimizer, suffix)
             for (name, inner), step in zip(named, shared.counters, strict=False):
                 schedule = schedule_of(inner)
-                rate = effective_rate(inner) if schedule is None else schedule
+                rate = self._floats[name] if schedule is None else schedule
                 yield f"learning_rate{name}", (rate, step, shared.updates or 1)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
