@@ -581,7 +581,8 @@ def test_a_smooth_schedule_at_its_floor_stops_too():
     """The rate that counts is the effective one, schedule and scale together."""
     schedule = InverseTimeDecay(0.1, 100.0, steps_per_epoch=STEPS_PER_EPOCH, min_learning_rate=0.01)
     callback = PlateauDecay(patience=1, min_learning_rate=0.01, stop_at_minimum=True)
-    history = fit(model(schedule), [callback], epochs=20, values=[1.0] * 20)
+    with pytest.warns(UserWarning, match="due, but the learning rate is at its floor already"):
+        history = fit(model(schedule), [callback], epochs=20, values=[1.0] * 20)
     assert len(history["loss"]) == 2
 
 
