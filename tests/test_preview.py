@@ -189,7 +189,7 @@ def test_rehearsal_by_hand():
 def test_rehearsing_changes_neither_the_plateau_nor_the_schedule(capsys):
     """Both can go into training afterwards; nothing is printed."""
     plateau = PlateauDecay(patience=1, verbose=1, restore_best_weights=True)
-    schedule = PlateauScale(STEP, scale=0.5, reductions=1)
+    schedule = PlateauScale(STEP, state={"scale": 0.5, "reductions": 1})
     config = schedule.get_config()
     rehearsal = rehearse(plateau, [1.0, 1.0, 1.0], schedule)
     assert rehearsal.scale.tolist() == [1.0, 1.0, 0.1]  # Afresh, whatever the schedule remembers.
