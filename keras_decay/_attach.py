@@ -66,8 +66,13 @@ class Attached:
             self.state.plateau.scale,
             self.state.clock,
         )
+        before = self.state
         try:
             self._commit(state, write, changed, inside_epoch)
+        except ValueError:
+            # Epochs that the schedule refuses: two boundaries on one step.
+            self.state = before
+            raise
         except BaseException:
             self._commit(state, write, changed, inside_epoch)
             raise

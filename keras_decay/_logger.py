@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from keras_decay import _checks
@@ -70,7 +69,9 @@ class LearningRateLogger(RateCallback):
         self._batches = 0
         """The batches of the training run so far, as `TensorBoard` counts them: of those that run
         in one execution (`steps_per_execution`), the last one."""
-        self._steps: list[tuple[str, Any, int, Shared]] = []
+        self._rates: list[tuple[str, Any, float | None, int, Shared]] = []
+        """Of each inner optimizer, when the epoch began: the name of its rate, the optimizer, a
+        float rate, which a read at a batch's end would wait for, and the steps it had counted."""
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
@@ -78,34 +79,34 @@ class LearningRateLogger(RateCallback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
-        self._steps = []
+        if self.every is not None:
+            self._rates = [
+                (
+                    f"learning_rate{name}",
+                    inner,
+                    effective_rate(inner) if schedule_of(inner) is None else None,
+                    first,
+                    shared,
+                )
+                for suffix, optimizer in self._optimizers().items()
+                for shared in [self._this_run().shared[id(optimizer)]]
+                for (name, inner), first in zip(
+                    named_optimizers(optimizer, suffix), shared.counters, strict=False
+                )
+            ]
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_end(batch, logs)
         self._batches += 1
         if self.every is None or logs is None or self._batches % self.every:
             return
-        if not self._steps:
-            # Not when the epoch begins: its first batch tells how many updates one brings.
-            self._steps = list(self._rates_of_epoch())
-        for name, rate, first, shared in self._steps:
+        for name, inner, number, first, shared in self._rates:
             step = first + (shared.updates or 1) * (batch + 1) - 1
-            if isinstance(rate, float):
-                rate = shared.reduced.get(name, rate)
+            rate = schedule_of(inner) if number is None else shared.reduced.get(name, number)
             # A plateau before this one may have reduced the rate since that step.
             logged = shared.logged[1] if shared.logged[0] == batch else {}
-            logs[name] = logged.get(name, rate_used(rate, step))
+            logs[name] = logged[name] if name in logged else rate_used(rate, step)
             self._see(name, step, logs[name])
-
-    def _rates_of_epoch(self) -> Iterator[tuple[str, Any, int, Shared]]:
-        """The name of each rate, the schedule or number, and the step that the epoch begins at."""
-        for suffix, optimizer in self._optimizers().items():
-            shared = self._this_run().shared[id(optimizer)]
-            named = named_optimizers(optimizer, suffix)
-            for (name, inner), first in zip(named, shared.counters, strict=False):
-                schedule = schedule_of(inner)
-                rate = effective_rate(inner) if schedule is None else schedule
-                yield f"learning_rate{name}", rate, first, shared
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)

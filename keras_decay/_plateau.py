@@ -329,8 +329,9 @@ class PlateauDecay(RateCallback):
         self._known().owner = id(self)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        if self._run is not None and self._run.training:  # The same one, listed twice.
-            raise ValueError(ONLY_ONE)
+        if self._run is not None and self._run.training:
+            self._this_run()  # It may have begun in another thread.
+            raise ValueError(ONLY_ONE)  # The same one, listed twice.
         self._owned()
         super().on_train_begin(logs)
         # Keras may not have built its metrics yet; where it has, no epoch is trained in vain.
@@ -466,9 +467,10 @@ class PlateauDecay(RateCallback):
             writes += set_rates
         else:
             self.model.stop_training |= self.stop_at_minimum
-            self._warnings.warn_if_at_floor(
-                state.plateau.reductions, learning_rates(optimizer), self.min_learning_rate
-            )
+            if not recovers:  # That has its own word for it.
+                self._warnings.warn_if_at_floor(
+                    state.plateau.reductions, learning_rates(optimizer), self.min_learning_rate
+                )
 
         def write() -> None:
             for each in writes:

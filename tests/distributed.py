@@ -21,8 +21,8 @@ RATES = {
 }
 
 
-def untaught():
-    """The rate `step`, which is to learn from `fit` how many steps an epoch has."""
+def step_by_fit():
+    """The rate `step`, which counts the epochs of `fit`."""
     return StepDecay(0.05, 0.5, 2)
 
 
@@ -49,7 +49,7 @@ def strict_plateau(**arguments):
 
 
 def result(model):
-    """What a training leaves behind: the next rate, and the weights."""
+    """What a training run leaves behind: the next rate, and the weights."""
     return {
         "next": number(model.optimizer.learning_rate),
         "weights": [weights.tolist() for weights in model.get_weights()],

@@ -17,8 +17,8 @@ from distributed import (
     Record,
     plateau,
     result,
+    step_by_fit,
     strict_plateau,
-    untaught,
 )
 from processes import emit, warnings_are_errors
 from support import (
@@ -183,7 +183,7 @@ def processes(folder):
     keras.distribution.set_distribution(data_parallel())
     for name in ("float", "warmup"):
         emit({"name": name, **train(network(RATES[name]()), [plateau()])})
-    emit({"name": "untaught", **train(network(untaught()), [plateau()])})
+    emit({"name": "step by fit", **train(network(step_by_fit()), [plateau()])})
     model = network(RATES["step"](), steps_per_execution=2)
     emit({"name": "two steps an execution", **train(model, [plateau()])})
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import keras
 import torch
-from distributed import ONE_NAN, RATES, ROWS, Record, plateau, result, strict_plateau, untaught
+from distributed import ONE_NAN, RATES, ROWS, Record, plateau, result, step_by_fit, strict_plateau
 from processes import emit, warnings_are_errors
 from support import BATCH_SIZE, Metric, data
 from torch import distributed
@@ -112,7 +112,7 @@ def several(folder):
     for name, build in RATES.items():
         emit({"name": f"loop {name}", **loop(network(build()), plateau())})
         emit({"name": f"fit {name}", **fit(network(build()), [plateau()])})
-    emit({"name": "fit untaught", **fit(network(untaught()), [plateau()])})
+    emit({"name": "fit step by fit", **fit(network(step_by_fit()), [plateau()])})
     for name, run in (
         ("loop", loop),
         ("fit", lambda model, one, values: fit(model, [one], values)),

@@ -122,7 +122,7 @@ class Measure(keras.callbacks.Callback):
 
 
 new_keras = pytest.mark.skipif(
-    not hasattr(keras.optimizers, "MultiOptimizer"), reason="what old Kerases do otherwise"
+    not hasattr(keras.optimizers, "MultiOptimizer"), reason="old Keras does otherwise"
 )
 has_multi_optimizer = pytest.mark.skipif(
     not hasattr(keras.optimizers, "MultiOptimizer"), reason="this Keras has no MultiOptimizer"
@@ -172,7 +172,7 @@ def jax_compilations(name):
     class Handler(logging.Handler):
         def emit(self, record):
             message = record.getMessage()
-            # Old Kerases have another name for the compiled step.
+            # Old versions of Keras have another name for the compiled step.
             if re.match(rf"Finished XLA compilation of jit\((compiled_)?{name}\)", message):
                 compilations.append(message)
 

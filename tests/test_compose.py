@@ -161,7 +161,7 @@ def test_nested_schedules_come_back_from_json_and_from_a_model_file(tmp_path):
 )
 def test_a_schedule_that_takes_scalars_only_gets_an_array_step_by_step(schedule):
     """Some of Keras's own fail on an array of steps, on one backend or all."""
-    scaled = PlateauScale(schedule, scale=0.5, reductions=1)
+    scaled = PlateauScale(schedule, state={"scale": 0.5, "reductions": 1})
     steps = np.arange(40).reshape(4, 10)
     expected = np.reshape([rate(schedule, step) / 2 for step in steps.flat], steps.shape)
     np.testing.assert_allclose(on_host(scaled, steps), expected, rtol=1e-6)

@@ -140,7 +140,7 @@ def two_processes(tmp_path_factory):
     [
         ("float", "float"),
         ("warmup", "warmup"),
-        ("untaught", "step"),
+        ("step by fit", "step"),
         ("two steps an execution", "step"),
     ],
 )

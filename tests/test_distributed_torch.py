@@ -64,9 +64,9 @@ def test_two_processes_follow_the_rates_of_one(two_processes, run, rate):
     np.testing.assert_allclose(mean, expected["val_loss"], rtol=1e-4)
 
 
-def test_each_process_learns_the_steps_of_an_epoch_by_itself(two_processes):
-    """From its own `fit`, on its share of each batch."""
-    first, second = two_processes["fit untaught"]
+def test_each_process_counts_the_epochs_of_its_own_fit(two_processes):
+    """Which has as many steps, on its share of each batch."""
+    first, second = two_processes["fit step by fit"]
     assert first["rates"] == second["rates"]
     assert_same(first, in_one_process("step"))
 

@@ -1,4 +1,4 @@
-"""Rates from a table: NumPy's own indexing, `LearningRateScheduler`'s own trainings."""
+"""Rates from a table: NumPy's own indexing, `LearningRateScheduler`'s own runs."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_a_rate_of_zero_under_a_plateau_stays_zero_and_is_not_reduced(floor):
 
 def test_a_table_under_a_plateau_scale_of_its_own():
     """As `PlateauDecay` makes it."""
-    scaled = PlateauScale(EpochSchedule(TABLE, **STEPS), scale=0.5, reductions=1)
+    scaled = PlateauScale(EpochSchedule(TABLE, **STEPS), state={"scale": 0.5, "reductions": 1})
     expected = np.repeat(np.array(TABLE, "float32") / 2, STEPS_PER_EPOCH)
     np.testing.assert_allclose(on_host(scaled, range(4 * STEPS_PER_EPOCH)), expected, rtol=1e-6)
     assert number(scaled(10**6)) == pytest.approx(0.025)

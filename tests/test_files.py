@@ -405,6 +405,12 @@ def edited(path, change):
         ("cooldown", -1, ValueError, "an int >= 0"),
         ("reductions", None, TypeError, "an int >= 0"),
         ("epoch", -1, ValueError, "an int >= 0"),
+        ("epochs", 2.5, TypeError, "an int >= 0"),
+        ("steps_per_epoch", -3, ValueError, "an int >= 1"),
+        ("steps_per_epoch", 2.5, TypeError, "an int >= 1"),
+        ("updates", 0, ValueError, "an int >= 1"),
+        ("offsets", 3, TypeError, "a list of ints"),
+        ("state", [0.5], TypeError, "a dict of numbers or None"),
         ("best", float("inf"), ValueError, "a finite number or None"),
         ("best", "low", TypeError, "a finite number or None"),
         ("min_learning_rate", -0.1, ValueError, "a finite number >= 0"),
@@ -413,25 +419,32 @@ def edited(path, change):
         ("name", 3, TypeError, "a non-empty string"),
     ],
 )
-def test_a_memory_that_cannot_be_is_an_error(name, value, error, message):
+def test_a_state_that_cannot_be_is_an_error(name, value, error, message):
     """A hand-edited config never becomes a silently wrong rate."""
-    config = {**PlateauScale(0.1, scale=0.5, reductions=1).get_config(), name: value}
+    config = PlateauScale(0.1, state={"scale": 0.5, "reductions": 1}).get_config()
+    (config if name in config else config["state"])[name] = value
     with pytest.raises(error) as raised:
         PlateauScale.from_config(config)
     assert str(raised.value) == f"`{name}` must be {message}. Received: {name}={value!r}"
 
 
 @pytest.mark.parametrize(("scale", "reductions"), [(0.5, 0), (1.0, 2)])
-def test_a_memory_that_contradicts_itself_is_an_error(scale, reductions):
+def test_a_state_that_contradicts_itself_is_an_error(scale, reductions):
     """A scale below 1 comes from reductions, and reductions make one."""
     with pytest.raises(ValueError, match=rf"`scale` must be 1.0 before.*Received: scale={scale}"):
-        PlateauScale(0.1, scale=scale, reductions=reductions)
+        PlateauScale(0.1, state={"scale": scale, "reductions": reductions})
+
+
+def test_an_unknown_number_in_a_state_is_an_error():
+    """It names it, and those that there are."""
+    with pytest.raises(TypeError, match=r"`state` has no `later`; it has \['best', 'wait'"):
+        PlateauScale(0.1, state={"later": 1})
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda config: config.update(scale=7.0), "`scale` must be a number in"),
+        (lambda config: config["state"].update(scale=7.0), "`scale` must be a number in"),
         (lambda config: config.update(later_option=1), "later_option"),
         (lambda config: config.pop("schedule"), "schedule"),
     ],
@@ -447,13 +460,13 @@ def test_a_model_file_that_was_edited_does_not_load_silently(change, message, tm
 
 
 def test_a_corrupted_weights_file_does_not_load_silently(tmp_path):
-    """A memory that cannot be is an error there too."""
+    """A state that cannot be is an error there too."""
     import h5py
 
     path = tmp_path / "model.weights.h5"
     first_part(LEARNING_RATES["float"]).save_weights(path)
     with h5py.File(path, "a") as file:
-        file["optimizer/plateau_memory/vars/scale"][...] = 3.0
+        file["optimizer/learning_rate_state/vars/scale"][...] = 3.0
     network, callback = model(0.1), plateau()
     callback.attach(network)
     with pytest.raises(ValueError, match="`scale` must be a number in"):
@@ -568,7 +581,8 @@ def test_a_smooth_schedule_at_its_floor_stops_too():
     """The rate that counts is the effective one, schedule and scale together."""
     schedule = InverseTimeDecay(0.1, 100.0, steps_per_epoch=STEPS_PER_EPOCH, min_learning_rate=0.01)
     callback = PlateauDecay(patience=1, min_learning_rate=0.01, stop_at_minimum=True)
-    history = fit(model(schedule), [callback], epochs=20, values=[1.0] * 20)
+    with pytest.warns(UserWarning, match="due, but the learning rate is at its floor already"):
+        history = fit(model(schedule), [callback], epochs=20, values=[1.0] * 20)
     assert len(history["loss"]) == 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 
 import keras
@@ -10,8 +11,8 @@ import numpy as np
 import pytest
 from support import data, fit, model, number
 
-from keras_decay import PlateauDecay, StepDecay
-from keras_decay._plateau import ONE_FIT
+from keras_decay import LearningRateLogger, PlateauDecay, StepDecay
+from keras_decay._callback import ONE_FIT
 
 
 class Meanwhile(keras.callbacks.Callback):
@@ -42,17 +43,35 @@ def rates(network, *callbacks, epochs=4):
     return fit(network, callbacks, epochs=epochs, values=[1.0] * epochs)["learning_rate"]
 
 
-def test_a_callback_that_is_in_another_fit_is_an_error_and_does_not_disturb_it():
-    """The second `fit` says so; the first goes on, and after it the callback is free."""
-    shared, other = plateau(), model(0.1)
-    before = other.get_weights()
-    meanwhile = Meanwhile(lambda: rates(other, shared))
-    logged = rates(model(0.1), shared, meanwhile)
-    (message,) = meanwhile.errors
-    assert message.startswith("This `PlateauDecay` is in another `fit` that has not ended.")
-    np.testing.assert_allclose(logged, [0.1, 0.1, 0.05, 0.025], rtol=1e-6)
-    assert np.array_equal(other.get_weights()[0], before[0])
-    np.testing.assert_allclose(rates(other, shared), [0.1, 0.1, 0.05, 0.025], rtol=1e-6)
+callbacks = pytest.mark.parametrize("make", [plateau, LearningRateLogger])
+
+
+@callbacks
+def test_of_two_fits_that_share_a_callback_the_second_trains_and_the_first_is_told(make):
+    """At its next event; after it the callback is free."""
+    shared, logged = make(), []
+    meanwhile = Meanwhile(lambda: logged.append(rates(model(0.1), shared)))
+    with pytest.raises(ValueError, match=re.escape(ONE_FIT.format(type(shared).__name__))):
+        rates(model(0.1), shared, meanwhile)
+    assert not meanwhile.errors
+    logged.append(rates(model(0.1), shared))
+    for each in logged:
+        expected = [0.1] * 4 if make is LearningRateLogger else [0.1, 0.1, 0.05, 0.025]
+        np.testing.assert_allclose(each, expected, rtol=1e-6)
+
+
+def test_a_fit_inside_a_fit_with_the_same_callback_is_the_same():
+    """Though it is in one thread."""
+    shared, logged = plateau(), []
+
+    class Inside(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                logged.append(rates(model(0.1), shared))
+
+    with pytest.raises(ValueError, match="has been given to another `fit` or `evaluate`"):
+        rates(model(0.1), Inside(), shared)
+    np.testing.assert_allclose(logged, [[0.1, 0.1, 0.05, 0.025]], rtol=1e-6)
 
 
 class Together(keras.callbacks.Callback):
@@ -87,7 +106,7 @@ def test_of_two_fits_that_begin_together_one_trains_and_the_other_is_told():
     for thread in threads:
         thread.join()
     (_, message), (network, logged) = sorted(outcomes, key=lambda each: each[0] is not None)
-    assert message == ONE_FIT
+    assert message == ONE_FIT.format("PlateauDecay")
     np.testing.assert_allclose(logged, [0.1, 0.1, 0.05, 0.025], rtol=1e-6)
     assert number(network.optimizer.learning_rate) == pytest.approx(0.0125)
 
@@ -117,7 +136,7 @@ def unknown_length(shared):
     ("refused", "message"),
     [
         (lambda shared: shared.set_model(keras.Sequential()), "needs a model with an optimizer"),
-        (unknown_length, "is to learn from `fit`"),
+        (unknown_length, "counts the epochs of `fit`, but `fit` does not know"),
         (lambda shared: rates(model(0.1), shared, shared), "can have only one"),
     ],
     ids=["no optimizer", "no steps", "twice"],

@@ -218,8 +218,9 @@ def test_an_optimizer_that_trains_nothing_is_one_warning():
     assert [each.category for each in caught].count(UserWarning) == 1
 
 
-def test_each_recovers_the_model_and_its_own_slots():
-    """NaN in what one monitors: the other optimizer is left alone."""
+def test_each_recovers_the_model_and_all_its_optimizers():
+    """NaN in what one monitors: one slot of the other that is NaN would spoil the weights again.
+    Its rate stays."""
 
     class Bad(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -239,11 +240,21 @@ def test_each_recovers_the_model_and_its_own_slots():
     before, after = Copy(), Copy()
     network = gan(RATES["float"])
     history = fit(network, [Bad(), before, *plateaus(recover=True), after], 4)
-    for group, epoch in enumerate((1, 1, 2)):
-        for a, b in zip(after.states[2][group], before.states[epoch][group], strict=True):
+    for group in range(3):
+        for a, b in zip(after.states[2][group], before.states[1][group], strict=True):
             np.testing.assert_array_equal(a, b)
     assert history["learning_rate_d_optimizer"][3] == pytest.approx(0.05)
     assert number(network.g_optimizer.learning_rate) == pytest.approx(0.1)
+
+
+def test_a_logger_counts_and_logs_for_every_optimizer_of_the_model():
+    """By the name of the attribute; each schedule counts the epochs of `fit`."""
+    network = gan(lambda: StepDecay(0.1, 0.5, 1))
+    with pytest.warns(UserWarning, match="taken no step in this epoch"):  # Keras's own one.
+        history = fit(network, [LearningRateLogger()], 3)
+    for name in NAMES:
+        np.testing.assert_allclose(history[f"learning_rate_{name}"], [0.1, 0.05, 0.025], rtol=1e-6)
+        assert number(getattr(network, name).learning_rate) == pytest.approx(0.0125)
 
 
 def test_a_logger_beside_plateaus_that_name_their_optimizers_is_silent():

@@ -75,12 +75,12 @@ def test_an_interrupt_at_any_line_of_a_reduction_leaves_nothing_half_done(kind):
     of reductions say the same, and best weights are restored with it or not at all."""
     make, arguments = KINDS[kind]
     model = measuring(make())
-    # Old Kerases trace their step anew at each `train_on_batch` on TensorFlow.
+    # Old versions of Keras trace their step anew at each `train_on_batch` on TensorFlow.
     model.run_eagerly = OLD and BACKEND == "tensorflow"
     untouched = model.get_weights()
 
     def run(interrupt):
-        """Two epochs, the second of which reduces and is interrupted, and a training that goes on;
+        """Two epochs, the second of which reduces and is interrupted, and a run that goes on;
         returns whether the second one ended, and how many reductions there were."""
         callback = PlateauDecay(factor=FACTOR, patience=1, **arguments)
         callback.attach(model)

@@ -53,7 +53,7 @@ def test_a_schedule_may_be_set_over_a_schedule_and_the_state_keeps_its_size():
         assert optimizer._learning_rate is replacement
         assert number(optimizer.learning_rate) == np.float32(0.2)
     assert len(optimizer.variables) == size
-    optimizer.plateau_memory = keras.layers.Layer()
+    optimizer.learning_rate_state = keras.layers.Layer()
     assert len(optimizer.variables) == size
 
 
@@ -65,7 +65,7 @@ def test_a_variable_set_on_an_optimizer_is_one_of_its_variables_until_it_is_take
     optimizer.plateau_scale = keras.Variable(1.0, trainable=False)
     during = optimizer.variables
     assert [id(each) for each in during] == [*map(id, before), id(optimizer.plateau_scale)]
-    with _keras.without_variables([optimizer], "plateau_scale"):
+    with _keras.without_variables([optimizer], ("plateau_scale",)):
         assert list(map(id, optimizer.variables)) == list(map(id, before))
     assert list(map(id, optimizer.variables)) == list(map(id, during))
 

@@ -46,7 +46,9 @@ SCHEDULES = {
         0.1,
     ),
     "scaled": (
-        PlateauScale(LinearWarmup(0.1, 5, steps_per_epoch=1), scale=0.5, reductions=1),
+        PlateauScale(
+            LinearWarmup(0.1, 5, steps_per_epoch=1), state={"scale": 0.5, "reductions": 1}
+        ),
         0.05,
     ),
 }

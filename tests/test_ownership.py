@@ -112,7 +112,7 @@ def test_a_clone_of_a_trained_optimizer_starts_afresh_with_one_warning():
     network = model(schedule())
     rates(network, plateau(), epochs=4)
     clone = keras.optimizers.SGD.from_config(network.optimizer.get_config())
-    with pytest.warns(UserWarning, match="at step 0 and its `PlateauScale` has the memory") as seen:
+    with pytest.warns(UserWarning, match="at step 0 and its `PlateauScale` has the state") as seen:
         logged = rates(model(optimizer=clone), plateau())
     assert len([each for each in seen if each.category is UserWarning]) == 1
     np.testing.assert_allclose(logged, [0.1, 0.1, 0.05], rtol=1e-6)
@@ -125,7 +125,7 @@ def test_weights_that_were_loaded_before_the_plateau_came_are_a_warning_with_the
     network.save_weights(path)
     late = model(schedule())
     late.load_weights(path)
-    with pytest.warns(UserWarning, match=r"no memory of the epochs before.*`attach\(model\)`"):
+    with pytest.warns(UserWarning, match=r"no state of the epochs before.*`attach\(model\)`"):
         rates(late, plateau(), initial_epoch=4, epochs=6)
     in_time, callback = model(schedule()), plateau()
     callback.attach(in_time)

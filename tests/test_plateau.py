@@ -211,7 +211,7 @@ def test_a_new_floor_takes_effect_in_a_step_compiled_with_another():
 def test_the_floor_bounds_the_scaled_rate_but_never_raises_the_base(evaluate):
     """effective = max(base * scale, min(base, floor)), on either side of the floor."""
     base = StepDecay(1.0, 0.1, steps_per_epoch=1)
-    scaled = PlateauScale(base, min_learning_rate=0.05, scale=0.25, reductions=2)
+    scaled = PlateauScale(base, min_learning_rate=0.05, state={"scale": 0.25, "reductions": 2})
     np.testing.assert_allclose(evaluate(scaled, range(4)), [0.25, 0.05, 0.01, 0.001], rtol=1e-6)
 
 

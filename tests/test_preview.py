@@ -189,7 +189,7 @@ def test_rehearsal_by_hand():
 def test_rehearsing_changes_neither_the_plateau_nor_the_schedule(capsys):
     """Both can go into training afterwards; nothing is printed."""
     plateau = PlateauDecay(patience=1, verbose=1, restore_best_weights=True)
-    schedule = PlateauScale(STEP, scale=0.5, reductions=1)
+    schedule = PlateauScale(STEP, state={"scale": 0.5, "reductions": 1})
     config = schedule.get_config()
     rehearsal = rehearse(plateau, [1.0, 1.0, 1.0], schedule)
     assert rehearsal.scale.tolist() == [1.0, 1.0, 0.1]  # Afresh, whatever the schedule remembers.
@@ -455,7 +455,7 @@ def test_plot_of_a_history_marks_nothing_where_only_a_schedule_lowered_the_rate(
 
 
 def test_plot_of_a_rehearsal_shows_rate_metric_and_reductions():
-    """The same picture as of a training, with gaps where the metric was missing or infinite."""
+    """The same picture as of a training run, with gaps where the metric was missing or infinite."""
     values = [100.0, 1.0, None, 1.0, math.inf, 1.0]
     rehearsal = rehearse(PlateauDecay(patience=2), values, 0.1)
     figure = plot(rehearsal)

@@ -31,7 +31,7 @@ def observed_beside():
                 rows = [[other, row[1] + drifted] for other in others]
                 return np.array([row, *rows])
 
-            patch.setattr(_processes, "gather_of", lambda variable: gather)
+            patch.setattr(_processes, "all_gather", lambda variable: gather)
             plateau = PlateauDecay(mode="min", patience=1)
             plateau.attach(SimpleNamespace(optimizer=keras.optimizers.SGD(0.1)))
             plateau.update(own)
@@ -68,6 +68,6 @@ def test_opposite_infinities_are_not_finite(observed_beside):
 
 
 def test_processes_that_have_drifted_apart_are_an_error(observed_beside):
-    """It names the memory and the rates of this one, for comparing with the others'."""
-    with pytest.raises(RuntimeError, match=r"would drift apart.*Here: Memory\(best=None.*0\.1"):
+    """It names the state and the rates of this one, for comparing with the others'."""
+    with pytest.raises(RuntimeError, match=r"drift apart.*Here: PlateauState\(best=None.*0\.1"):
         observed_beside(1.0, 1.0, drifted=True)

@@ -24,14 +24,14 @@ from keras_decay import (
     PlateauScale,
     StepDecay,
 )
-from keras_decay._formula import untaught
+from keras_decay._formula import counting_epochs
 
 BATCHES, EPOCHS, ACTIONS, SEQUENCES = 2, 2, 12, 20
 FACTOR = 0.5
 TABLE = [0.5, 0.3, 0.2, 0.1]
 
-# A schedule that is constant within an epoch, and its closed form. Some are to learn from `fit`
-# how many steps it has.
+# A schedule that is constant within an epoch, and its closed form. Some count the epochs of
+# `fit`.
 SCHEDULES = [
     (lambda: StepDecay(0.5, 0.5, 3, steps_per_epoch=BATCHES), lambda e: 0.5 * 0.5 ** (e // 3)),
     (
@@ -65,7 +65,8 @@ class Known:
     seen: bool = False  # Whether a plateau has a best value.
     scale: float = 1.0
     reductions: int = 0
-    taught: bool = True  # Whether the schedule knows how many steps an epoch has.
+    by_fit: bool = False  # Whether the schedule counts the epochs of `fit`.
+    has_rate: bool = True  # Such a one has none before a `fit` with a callback.
     compiled: bool = True  # Whether a compiled step, if there is one, has this schedule.
 
     @property
@@ -125,7 +126,8 @@ class History:
         if self.random.random() < 0.3:
             return keras.optimizers.SGD(0.2), Known(0.2)
         rate, base = self.new_rate()
-        return keras.optimizers.SGD(rate), Known(base, taught=not untaught(rate))
+        by_fit = bool(counting_epochs(rate))
+        return keras.optimizers.SGD(rate), Known(base, by_fit=by_fit, has_rate=not by_fit)
 
     def hold(self):
         self.known.floor = self.callback.min_learning_rate
@@ -133,7 +135,7 @@ class History:
 
     def fit(self, *callbacks, plateau=None):
         if callbacks:
-            self.known.taught = self.known.compiled = True
+            self.known.has_rate = self.known.compiled = True
         # So that the weight stays small and its differences exact.
         self.model.set_weights([np.zeros((1, 1))])
         x, measure = np.ones((BATCHES, 1), "float32"), Measure(BATCHES)
@@ -174,7 +176,9 @@ class History:
     def fit_alone(self):
         if not self.known.compiled:
             return  # Keras goes on with the schedule that its step was compiled with.
-        if self.known.taught:
+        if self.known.held and not self.known.has_rate:
+            return  # By the epochs of an earlier `fit`, it may have one.
+        if self.known.has_rate:
             self.fit()
         elif BACKEND != "jax":  # There a model has lost its variables after an error in `fit`.
             with pytest.raises(ValueError, match="does not know yet"):
@@ -215,7 +219,8 @@ class History:
     def compile_a_clone(self):
         with_memory = not self.known.is_float and self.known.scaled and self.known.seen
         optimizer = keras.optimizers.SGD.from_config(self.model.optimizer.get_config())
-        self.known = Known(self.known.base, taught=self.known.taught)
+        by_fit = self.known.by_fit
+        self.known = Known(self.known.base, by_fit=by_fit, has_rate=not by_fit)
         self.model.compile(optimizer, Prediction())
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
@@ -231,7 +236,7 @@ class History:
 
     def update(self):
         # What a memory without an epoch is to a clone, the contract does not say.
-        if self.known.epochs == 0 or not self.known.taught:
+        if self.known.epochs == 0 or not self.known.has_rate:
             return
         self.attach()
         before = self.known.reductions
@@ -241,7 +246,7 @@ class History:
         self.check_memory(self.callback)
 
     def reduce(self):
-        if not (self.known.seen and self.known.taught):
+        if not (self.known.seen and self.known.has_rate):
             return
         self.attach()
         before = self.known.reductions
@@ -261,12 +266,13 @@ class History:
 
     def set_a_schedule(self):
         # Over a float too, which Keras allows.
-        if BACKEND == "tensorflow" and not self.known.taught:
+        if BACKEND == "tensorflow" and not self.known.has_rate:
             return  # Keras first asks the one that is there for its rate.
         rate, base = self.new_rate()
         self.model.optimizer.learning_rate = rate
         self.known.base, self.known.scaled = base, False
-        self.known.taught, self.known.compiled = not untaught(rate), False
+        self.known.by_fit = bool(counting_epochs(rate))
+        self.known.has_rate, self.known.compiled = not self.known.by_fit, False
         if not self.known.held:  # The memory of a loaded one goes with its schedule.
             self.known.forget()
 
@@ -282,7 +288,7 @@ class History:
         self.model, self.known, self.callback = mine
 
     def the_rate_is(self):
-        if not self.known.taught:
+        if not self.known.has_rate:
             return
         assert number(self.model.optimizer.learning_rate) == pytest.approx(
             self.known.rate(), rel=1e-5
@@ -295,6 +301,8 @@ NAMES = sorted(
 )
 
 
+# That a schedule has come down to the floor; `test_never_silent` has it.
+@pytest.mark.filterwarnings("ignore:A reduction is due:UserWarning")
 @pytest.mark.parametrize("seed", range(SEQUENCES))
 def test_whatever_was_done_a_step_trains_at_base_times_scale_and_the_log_says_so(seed, tmp_path):
     """What people do between two fits, in any order; a new optimizer starts afresh, any other goes

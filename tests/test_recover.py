@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from types import SimpleNamespace
 
@@ -10,7 +11,18 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from support import BATCH_SIZE, STEPS_PER_EPOCH, Around, Metric, data, fit, model, number
+from support import (
+    BATCH_SIZE,
+    STEPS_PER_EPOCH,
+    Around,
+    Metric,
+    data,
+    fit,
+    measuring,
+    model,
+    number,
+    weight,
+)
 
 from keras_decay import EpochSchedule, LearningRateLogger, PlateauDecay, PlateauScale, StepDecay
 
@@ -121,7 +133,10 @@ def test_everything_but_the_clock_and_the_rate_comes_back(optimizer):
     assert_state(after[2], before[1])
     changed = [not np.array_equal(a, b) for a, b in zip(before[2], before[1], strict=True)]
     assert sum(changed) > len(changed) / 2
-    assert steps(one) == trained > 2 * STEPS_PER_EPOCH
+    # Gradients that are accumulated belong to as many steps since the last update.
+    accumulated = getattr(one.optimizer, "gradient_accumulation_steps", None) or 1
+    ahead = (2 * STEPS_PER_EPOCH - trained) % accumulated
+    assert steps(one) == trained + ahead > 2 * STEPS_PER_EPOCH
     assert plateau.state["reductions"] == 1
     assert plateau.state["scale"] == 0.5
 
@@ -142,6 +157,44 @@ def test_the_rate_is_reduced_at_once_and_never_goes_back(optimizer):
         "scale": 0.25,
         "reductions": 2,
     }
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_what_has_been_accumulated_goes_on_and_the_epochs_with_it(epoch):
+    """Each update after a recovery is the size of its rate, which is that of its epoch."""
+
+    class Updates(keras.callbacks.Callback):
+        """The updates of the weight in each epoch, where a step makes one."""
+
+        def __init__(self):
+            super().__init__()
+            self.sizes = []
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.sizes.append([])
+            self.before = weight(self.model)
+
+        def on_train_batch_end(self, batch, logs=None):
+            moved, self.before = self.before - weight(self.model), weight(self.model)
+            if abs(moved) > 1e-7:
+                self.sizes[-1].append(moved)
+
+    table, x, updates = [0.1, 0.2, 0.3, 0.4, 0.5], np.ones((6, 1), "float32"), Updates()
+    sgd = keras.optimizers.SGD(EpochSchedule(table), gradient_accumulation_steps=4)
+    one = measuring(optimizer=sgd)
+    one.optimizer.build(one.trainable_variables)
+    values = Metric([NAN if each == epoch else 1.0 for each in range(5)])
+    plateau = PlateauDecay(factor=0.5, patience=99, recover=True)
+    expected = np.array(table) * np.where(np.arange(5) > epoch, 0.5, 1.0)
+    started = "start of training" if epoch == 0 else None
+    with pytest.warns(UserWarning, match=started) if started else contextlib.nullcontext():
+        history = one.fit(
+            x, x, batch_size=1, epochs=5, verbose=0, callbacks=[updates, values, plateau]
+        ).history
+    np.testing.assert_allclose(history["learning_rate"], expected, rtol=1e-6)
+    for sizes, rate in zip(updates.sizes, expected, strict=True):
+        assert sizes == pytest.approx([rate] * len(sizes), rel=1e-4)
+        assert len(sizes) in (1, 2)
 
 
 def test_training_goes_on_as_from_the_copy():

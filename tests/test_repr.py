@@ -20,20 +20,20 @@ from keras_decay import (
 
 pytestmark = pytest.mark.any_keras
 
-TOLD = {"steps_per_epoch": 10}
+GIVEN = {"steps_per_epoch": 10}
 MADE = [
     StepDecay(0.1),
-    StepDecay(0.1, 0.5, [2, 4], min_learning_rate=0.01, name="mine", **TOLD),
+    StepDecay(0.1, 0.5, [2, 4], min_learning_rate=0.01, name="mine", **GIVEN),
     InverseTimeDecay(0.1, 1.0, staircase=True),
-    InverseTimeDecay(0.1, 1.0, **TOLD),
+    InverseTimeDecay(0.1, 1.0, **GIVEN),
     EpochSchedule([0.1, 0.0, 0.3]),
-    EpochSchedule([0.1], **TOLD),
+    EpochSchedule([0.1], **GIVEN),
     LinearWarmup(StepDecay(0.1, 0.5, 10), 2.5, start_factor=0.1),
-    JoinedSchedule([0.1, LinearWarmup(0.2, 1, **TOLD)], [2.5]),
+    JoinedSchedule([0.1, LinearWarmup(0.2, 1, **GIVEN)], [2.5]),
     JoinedSchedule([0.1], []),
     ProductSchedule([LinearWarmup(1.0, 5), StepDecay(0.1, 0.5, 10), 0.5]),
     PlateauScale(0.1),
-    PlateauScale(StepDecay(0.1), scale=0.5, reductions=1, best=1e-7, epoch=3, epochs=4),
+    PlateauScale(StepDecay(0.1), state={"scale": 0.5, "reductions": 1, "best": 1e-7, "epochs": 4}),
     PlateauDecay(),
     PlateauDecay("accuracy", 0.5, [3, 2], mode="max", cooldown=1, recover=True, optimizer="g"),
     LearningRateLogger(),
@@ -43,14 +43,14 @@ MADE = [
 
 @pytest.mark.parametrize("made", MADE, ids=lambda made: type(made).__name__)
 def test_the_repr_makes_the_object_again(made):
-    """Each schedule and callback, told or not."""
+    """Each schedule and callback, with and without a number of steps."""
     again = eval(repr(made), vars(keras_decay))
     assert type(again) is type(made)
     assert again.get_config() == made.get_config()
     assert "\n" not in repr(made)
 
 
-def test_what_is_as_its_default_is_left_out_but_for_the_number_that_fit_tells():
+def test_what_is_as_its_default_is_left_out_but_for_the_number_of_steps():
     """What a notebook shows is what one would write."""
     assert repr(PlateauDecay(patience=5)) == "PlateauDecay(patience=5)"
     warm = LinearWarmup(StepDecay(0.1, 0.5, 10), 5)

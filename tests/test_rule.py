@@ -344,16 +344,14 @@ def test_each_reduction_has_its_patience_and_the_last_one_stays():
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.5])
-def test_a_memory_of_an_earlier_version_begins_its_average(smoothing):
-    """`average` and `observations` are absent from its files."""
-    scale = PlateauScale(RATE, best=3.0, wait=1, scale=0.5, reductions=1, epoch=4, epochs=5)
-    assert scale.memory == PlateauState(3.0, 1, 0, 0.5, 1, 4, 5)
-    memory = reductions([2.0], memory=scale.memory, smoothing=smoothing, patience=9)[1]
+def test_a_state_of_a_run_without_smoothing_begins_the_average(smoothing):
+    """`average` and `observations` are absent from its files, as all that is as at the start."""
+    numbers = {"best": 3.0, "wait": 1, "scale": 0.5, "reductions": 1, "epochs": 5, "epoch": 4}
+    scale = PlateauScale(RATE, state=numbers)
+    assert scale.state.plateau == PlateauState(3.0, 1, 0, 0.5, 1)
+    memory = reductions([2.0], memory=scale.state.plateau, smoothing=smoothing, patience=9)[1]
     assert memory.best == 2.0
-    config = scale.get_config()
-    for name in ("average", "observations"):
-        del config[name]
-    assert PlateauScale.from_config(config).memory == scale.memory
+    assert scale.get_config()["state"] == numbers
 
 
 def plateau_with(**arguments):

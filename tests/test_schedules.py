@@ -200,7 +200,10 @@ def test_every_kind_of_step_is_accepted_and_keeps_its_shape(schedule):
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))])
 def test_a_schedule_can_be_copied_and_pickled(schedule, copied):
     """Tuners and job launchers do both; the scale of a plateau is a number like the others."""
-    for original in (schedule, keras_decay.PlateauScale(schedule, scale=0.5, reductions=1)):
+    for original in (
+        schedule,
+        keras_decay.PlateauScale(schedule, state={"scale": 0.5, "reductions": 1}),
+    ):
         again = copied(original)
         assert again.get_config() == original.get_config()
         assert np.array_equal(on_host(again, range(60)), on_host(original, range(60)))
@@ -428,7 +431,7 @@ def test_the_optimizer_uses_the_schedule_in_its_compiled_step():
         (StepDecay(0.1, 0.5, 10, steps_per_epoch=1), 0.0),
         (InverseTimeDecay(0.1, 1.0, steps_per_epoch=1), 0.1 / 2**31),
         (keras_decay.LinearWarmup(0.1, 5, steps_per_epoch=1), 0.1),
-        (keras_decay.PlateauScale(0.1, scale=0.5, reductions=1), 0.05),
+        (keras_decay.PlateauScale(0.1, state={"scale": 0.5, "reductions": 1}), 0.05),
     ],
     ids=lambda value: type(value).__name__ if callable(value) else "",
 )

@@ -1,4 +1,4 @@
-"""A call of a schedule outside the compiled step: one step, a million, all of a training."""
+"""A call of a schedule outside the compiled step: one step, a million, all of a training run."""
 
 from __future__ import annotations
 

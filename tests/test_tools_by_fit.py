@@ -1,4 +1,4 @@
-"""`preview`, `plot` and `rehearse` of schedules that are yet to learn their `steps_per_epoch`."""
+"""`preview`, `plot` and `rehearse` of schedules that count the epochs of `fit`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from keras_decay import (
     preview,
     rehearse,
 )
-from keras_decay._formula import untaught
+from keras_decay._formula import counting_epochs
 
-TOLD = {"steps_per_epoch": 10}
+GIVEN = {"steps_per_epoch": 10}
 MAKERS = {
     "step": lambda **steps: StepDecay(0.1, 0.5, [2, 4], **steps),
     "table": lambda **steps: EpochSchedule([0.1, 0.02, 0.05], **steps),
@@ -27,41 +27,41 @@ MAKERS = {
     "joined": lambda **steps: JoinedSchedule([0.2, StepDecay(0.1, **steps)], [1.25], **steps),
     "product": lambda **steps: ProductSchedule([StepDecay(0.1, 0.5, 2, **steps), 0.5]),
     "scale": lambda **steps: PlateauScale(StepDecay(0.1, 0.5, 2, **steps)),
-    "partly told": lambda **steps: LinearWarmup(StepDecay(0.1, **steps), 5, steps_per_epoch=1),
+    "partly given": lambda **steps: LinearWarmup(StepDecay(0.1, **steps), 5, steps_per_epoch=1),
 }
 makers = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 
 
 @makers
 def test_preview_takes_the_number_that_it_is_given(make):
-    """The rates of a schedule that was told; this one is not told by it."""
+    """The rates of a schedule that has it for its own; the schedule itself is not changed."""
     schedule = make()
     epoch, rate = preview(schedule, 5, steps_per_epoch=10)
-    expected = preview(make(**TOLD), 5, steps_per_epoch=10)
+    expected = preview(make(**GIVEN), 5, steps_per_epoch=10)
     assert np.array_equal(epoch, expected[0])
     assert np.array_equal(rate, expected[1])
-    assert untaught(schedule)
+    assert counting_epochs(schedule)
 
 
 @makers
 def test_rehearse_takes_the_number_that_it_is_given(make):
-    """The rates of a schedule that was told; this one is not told by it."""
+    """The rates of a schedule that has it for its own; the schedule itself is not changed."""
     schedule, plateau = make(), PlateauDecay(factor=0.5, patience=1)
     rehearsal = rehearse(plateau, [1.0] * 5, schedule, steps_per_epoch=10)
-    expected = rehearse(plateau, [1.0] * 5, make(**TOLD), steps_per_epoch=10)
+    expected = rehearse(plateau, [1.0] * 5, make(**GIVEN), steps_per_epoch=10)
     assert np.array_equal(rehearsal.learning_rate, expected.learning_rate)
     assert np.array_equal(rehearsal.reductions, expected.reductions)
-    assert untaught(schedule)
+    assert counting_epochs(schedule)
 
 
 @makers
 def test_plot_takes_the_number_that_it_is_given(make):
-    """For all schedules of a picture; none is told by it."""
+    """For all schedules of a picture, none of which is changed."""
     schedule = make()
-    figure = plot({"untaught": schedule, "told": make(**TOLD)}, 5, steps_per_epoch=10)
+    figure = plot({"by fit": schedule, "given": make(**GIVEN)}, 5, steps_per_epoch=10)
     one, two = figure.axes[0].lines
     assert np.array_equal(one.get_ydata(), two.get_ydata())
-    assert untaught(schedule)
+    assert counting_epochs(schedule)
 
 
 def test_without_a_number_each_of_them_asks_for_it():
