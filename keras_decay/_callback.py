@@ -115,7 +115,9 @@ class RateCallback(Configured, keras.callbacks.Callback):
             before, steps = attached.state, params.get("steps")
             if before.clock.steps_per_epoch is None and steps:
                 # Before any callback's `on_train_begin`, for one that reads the rate there.
-                clock = before.clock.aligned(steps * before.clock.updates, attached.counters())
+                clock = before.clock.begin(
+                    0, steps, attached.counters(), loaded=before.loaded, resumed=False
+                )
                 attached.commit(replace(before, clock=clock))
             self._run.states[id(optimizer)] = before, attached.state
 
@@ -173,11 +175,11 @@ class RateCallback(Configured, keras.callbacks.Callback):
             if not shared.begun:
                 shared.begun, shared.first_epoch = True, epoch
                 if attached is not None:
-                    known = run.states.get(id(optimizer))
-                    shared.found = attached.state
-                    shared.resumed = attached.state.loaded and (
-                        known is None or attached.state is not known[1]
-                    )
+                    before, told = run.states.get(id(optimizer), (attached.state, None))
+                    loaded_since = attached.state is not told
+                    # Not what `set_params` made of it, which was to be read only.
+                    shared.found = attached.state if loaded_since else before
+                    shared.resumed = loaded_since and attached.state.loaded
                     self._begin_clock(attached, shared)
             self._check_epochs(optimizer)
             remake_train_function(self.model, optimizer)

@@ -12,8 +12,8 @@ from keras_decay._config import register
 from keras_decay._formula import (
     Numbers,
     Schedule,
-    Shifted,
     Tensors,
+    Unshifted,
     check_on_another_clock,
     check_schedule,
     rate_at,
@@ -83,9 +83,8 @@ class LinearWarmup(Schedule):
 
     def _prepare(self) -> None:
         self._length = round(self.warmup_epochs * self._known())
-        schedule = self.schedule
         # Where it is ahead of the counter, the warmup still leads to where it begins.
-        peak = rate_at(schedule.schedule if isinstance(schedule, Shifted) else schedule, 0)
+        peak = rate_at(self.schedule, 0, Unshifted)
         self._start = peak * self.start_factor
         self._rise = (peak - self._start) / max(self._length, 1)
 

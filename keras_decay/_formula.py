@@ -96,6 +96,14 @@ class Numbers:
         return float(to_number(schedule(clock)))
 
 
+class Unshifted(Numbers):
+    """The same, on the optimizer's counter whatever epoch it is in."""
+
+    @staticmethod
+    def read(scalar: Scalar) -> int:
+        return 0
+
+
 class Tensors:
     """The same operations on tensors: float32, traceable."""
 
@@ -270,14 +278,14 @@ def rate_of(schedule: Any, step: Any, xp: Numbers | Tensors) -> Any:
     return xp.evaluate(schedule, step)
 
 
-def rate_at(schedule: Any, step: float) -> float:
+def rate_at(schedule: Any, step: float, operations: type[Numbers] = Numbers) -> float:
     """The rate of a float or of any schedule at a step of the optimizer's counter."""
     foreign = not all(isinstance(each, Schedule) for each in iter_schedules(schedule))
     # Keras calls a schedule with its counter, a variable, whose operators take more than those
     # of a tensor do.
     counts = foreign and isinstance(step, int)
     clock = keras.Variable(step, dtype=COUNTER, trainable=False) if counts else step
-    return float(rate_of(schedule, step, Numbers(step, clock)))
+    return float(rate_of(schedule, step, operations(step, clock)))
 
 
 def compute(formula: Callable[[Any, Any], Any], step: Any) -> Any:

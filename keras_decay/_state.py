@@ -54,11 +54,11 @@ class Clock:
             position = max(self.epochs + missed, epoch)
         else:
             missed = max(missed, 0) if loaded else 0
-            position = max(self.epochs + missed, self._counted(length, counters), epoch)
+            position = max(self.epochs + missed, self._counted(epoch, length, counters), epoch)
         begun = replace(self, epochs=position, epoch=epoch - 1 if epoch else None)
         return begun.aligned(length, counters)
 
-    def _counted(self, length: int | None, counters: Sequence[int]) -> int:
+    def _counted(self, epoch: int, length: int | None, counters: Sequence[int]) -> int:
         """The epochs that have passed according to the counters, whoever trained them."""
         if self.steps_per_epoch is not None:
             passed = [
@@ -66,8 +66,8 @@ class Clock:
                 for index, counter in enumerate(counters)
             ]
             return max(passed, default=0)
-        if length is None or self.epochs:
-            return 0
+        if length is None or self.epochs or epoch:
+            return 0  # What `fit` says goes before a number that may not have been theirs.
         return max(counters, default=0) // length
 
     def end(self, epoch: int, counters: Sequence[int], moved: Sequence[bool]) -> Clock:

@@ -1,670 +1,672 @@
-"""Schedules without a `steps_per_epoch`: the epoch is `fit`'s epoch, whatever changes."""
+"""A schedule without `steps_per_epoch` counts the epochs that `fit` counts, whatever changes.
+
+The oracle is the closed form; what a step trained at is measured from the weights.
+"""
 
 from __future__ import annotations
 
-import copy
-import functools
-import pickle
+import json
+import shutil
 
 import keras
 import numpy as np
 import pytest
-from support import (
-    BACKEND,
-    BATCH_SIZE,
-    STEPS_PER_EPOCH,
-    Measure,
-    data,
-    fit,
-    has_multi_optimizer,
-    measuring,
-    model,
-    number,
-    two_optimizers,
+from rates import (
+    Kill,
+    KilledError,
+    Rates,
+    assert_rates,
+    each_callback,
+    inverse,
+    ones,
+    train,
+    waiting,
 )
+from support import BACKEND, has_multi_optimizer, measuring, number, weight
 
 from keras_decay import (
     EpochSchedule,
+    InEpochs,
     InverseTimeDecay,
-    JoinedSchedule,
     LearningRateLogger,
     LinearWarmup,
-    PlateauDecay,
     PlateauScale,
     ProductSchedule,
     StepDecay,
+    plot,
+    preview,
+    rehearse,
 )
-from keras_decay._attach import attached_to
-from keras_decay._formula import counting_epochs
-from keras_decay._keras import inner_optimizers
 from keras_decay._rates import schedule_of
 
-EPOCHS = 4
-LAST_STEPS = np.arange(1, EPOCHS + 1) * STEPS_PER_EPOCH - 1
-GIVEN = {"steps_per_epoch": STEPS_PER_EPOCH}
 TABLE = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
 
-callbacks = pytest.mark.parametrize(
-    "callback",
-    [lambda: PlateauDecay("loss", patience=99), LearningRateLogger],
-    ids=["plateau", "logger"],
-)
+
+def table():
+    return EpochSchedule(TABLE)
 
 
-def decay(**steps):
-    return StepDecay(0.1, 0.5, 2, **steps)
+def continuous():
+    return InverseTimeDecay(0.5, 1.0)
 
 
-MAKERS = {
-    "step": decay,
-    "milestones": lambda **steps: StepDecay(0.1, 0.5, [1, 3], **steps),
-    "inverse": lambda **steps: InverseTimeDecay(0.1, 1.0, **steps),
-    "table": lambda **steps: EpochSchedule([0.1, 0.02, 0.05], **steps),
-    "warmup": lambda **steps: LinearWarmup(decay(**steps), 1.5, **steps),
-    "joined": lambda **steps: JoinedSchedule(
-        [0.2, decay(**steps), EpochSchedule([0.1, 0.02], **steps)], [0.75, 2], **steps
-    ),
-    "product": lambda **steps: ProductSchedule([LinearWarmup(1.0, 2, **steps), decay(**steps)]),
-    "scale": lambda **steps: PlateauScale(decay(**steps)),
-    "all": lambda **steps: LinearWarmup(
-        JoinedSchedule([ProductSchedule([decay(**steps), 0.5]), 0.01], [2], **steps), 0.5, **steps
-    ),
-}
-makers = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+# What a user changes between two calls of `fit`.
 
 
-def rates_and_weights(rate, callbacks, **arguments):
-    network = model(rate)
-    history = fit(network, callbacks, epochs=EPOCHS, **arguments)
-    return history.get("learning_rate"), network.get_weights()
-
-
-@functools.cache
-def weights_of_given(make):
-    return rates_and_weights(make(**GIVEN), [])[1]
-
-
-def expected_rates(schedule):
-    return [number(schedule(int(step))) for step in LAST_STEPS]
-
-
-def trained(network, callback, *others, steps=2, **arguments):
-    """The mean rate of the steps of each epoch that a `measuring` model trains, which the log has
-    too where it is constant within an epoch."""
-    # So that the weight stays small and its differences exact.
-    network.set_weights([np.zeros((1, 1))])
-    x, measure = np.ones((steps, 1), "float32"), Measure(steps)
-    history = network.fit(
-        x, x, batch_size=1, verbose=0, callbacks=[measure, callback, *others], **arguments
-    ).history
-    np.testing.assert_allclose(measure.trained, history["learning_rate"], rtol=1e-4)
-    return history["learning_rate"]
-
-
-@callbacks
-@makers
-def test_it_trains_as_with_the_number(make, callback):
-    """The very rates and weights of a run with `steps_per_epoch=` and no callback of ours."""
-    rates, weights = rates_and_weights(make(), [callback()])
-    assert rates == expected_rates(make(**GIVEN))
-    for own, other in zip(weights, weights_of_given(make), strict=True):
-        np.testing.assert_allclose(own, other, rtol=1e-6, atol=1e-7)
-
-
-@callbacks
-@makers
-def test_the_users_own_object_is_never_changed(make, callback):
-    """By no `fit`: it counts the epochs of the next one too."""
-    schedule = make()
-    before, whole = schedule.get_config(), copy.deepcopy(vars(schedule))
-    network = model(schedule)
-    fit(network, [callback()], epochs=2)
-    assert schedule.get_config() == before
-    assert vars(schedule).keys() == whole.keys()
-    assert counting_epochs(schedule)
-    again = schedule_of(network.optimizer).schedule
-    assert again is (schedule.schedule if isinstance(schedule, PlateauScale) else schedule)
-
-
-@callbacks
-@makers
-def test_what_holds_the_optimizer_knows_its_epochs(make, callback, tmp_path):
-    """Its config, a model file, a clone and copies: the rate is right before any `fit`."""
-    network = model(make())
-    fit(network, [callback()], epochs=3)
-    root, given = schedule_of(network.optimizer), make(**GIVEN)
-    network.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras").optimizer
-    assert number(loaded.learning_rate) == number(given(3 * STEPS_PER_EPOCH))
-    cloned = type(network.optimizer).from_config(network.optimizer.get_config())
-    for again in (
-        schedule_of(loaded),
-        schedule_of(cloned),
-        copy.deepcopy(root),
-        pickle.loads(pickle.dumps(root)),
-    ):
-        assert again.get_config() == root.get_config()
-        assert number(again(7)) == number(given(7))
-
-
-@makers
-def test_nothing_but_a_rate_needs_the_number(make, tmp_path):
-    """`compile`, `repr`, a config, copies and files before `fit`; what is loaded counts too."""
-    network = model(make())
-    before = schedule_of(network.optimizer)
-    assert "steps_per_epoch=None" in repr(before)
-    for again in (copy.deepcopy(before), pickle.loads(pickle.dumps(before))):
-        assert again.get_config() == before.get_config()
-    network.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert schedule_of(loaded.optimizer).get_config() == before.get_config() == make().get_config()
-    history = fit(loaded, [LearningRateLogger()], epochs=EPOCHS)
-    assert history["learning_rate"] == expected_rates(make(**GIVEN))
-    with pytest.raises(ValueError, match="does not know yet"):
-        before(0)
-
-
-@callbacks
-def test_a_given_number_stays_beside_those_that_count_epochs(callback):
-    """A warmup of six steps over a decay by the epoch."""
-    schedule = LinearWarmup(decay(), 6, steps_per_epoch=1)
-    network = model(schedule)
-    fit(network, [callback()], epochs=1)
-    assert (schedule.steps_per_epoch, schedule.schedule.steps_per_epoch) == (1, None)
-    held = schedule_of(network.optimizer)
-    assert number(held(3)) == pytest.approx(0.05)
-    assert number(held(6 + 2 * STEPS_PER_EPOCH)) == pytest.approx(0.05)
-
-
-@callbacks
-def test_a_second_fit_goes_on(callback):
-    """Whether it counts its epochs from 0 again or not."""
-    for begin in ({"epochs": EPOCHS, "initial_epoch": 1}, {"epochs": EPOCHS - 1}):
-        network = model(decay())
-        first = fit(network, [callback()], epochs=1)["learning_rate"]
-        rest = fit(network, [callback()], **begin)["learning_rate"]
-        assert first + rest == expected_rates(decay(**GIVEN))
-
-
-@callbacks
-@pytest.mark.parametrize("begin", [{"epochs": 2}, {"epochs": 4, "initial_epoch": 2}])
-@pytest.mark.parametrize("steps", [1, 2, 6])
-def test_another_batch_size_goes_on_in_the_epoch_where_it_stood(callback, begin, steps):
-    """Nothing is wrong, so nothing is said: warnings are errors here."""
-    network = measuring(EpochSchedule(TABLE))
-    rates = trained(network, callback(), steps=3, epochs=2)
-    rates += trained(network, callback(), steps=steps, **begin)
-    assert rates == pytest.approx(TABLE[:4])
-
-
-@callbacks
+@each_callback
 def test_a_smoke_test_of_one_batch_is_one_epoch(callback):
-    """Not the length of the epochs after it."""
+    """The real training run that follows has ten epochs to the first drop, less this one."""
     network = measuring(StepDecay(0.1, 0.5, 3))
-    rates = trained(network, callback(), steps=1, epochs=1)
-    rates += trained(network, callback(), steps=20, epochs=3)
-    assert rates == pytest.approx([0.1, 0.1, 0.1, 0.05])
+    train(network, callback(), steps=1, epochs=1)
+    trained, logged = train(network, callback(), steps=5, epochs=4)
+    assert_rates(trained, [0.1, 0.1, 0.05, 0.05])
+    np.testing.assert_allclose(logged, [0.1, 0.1, 0.05, 0.05], rtol=1e-6)
 
 
-@callbacks
-def test_a_loop_over_files_of_any_sizes_is_one_epoch_a_file(callback):
-    """`fit(epochs=1)` for each, with one callback object."""
-    network, one = measuring(EpochSchedule(TABLE)), callback()
-    rates = [trained(network, one, steps=steps, epochs=1)[0] for steps in (3, 1, 4, 1, 5, 2)]
-    assert rates == pytest.approx(TABLE)
+@each_callback
+@pytest.mark.parametrize("how", [{"epochs": 2}, {"initial_epoch": 2, "epochs": 4}])
+def test_another_batch_size_goes_on_in_the_epoch_where_it_stood(callback, how):
+    """Counted from 0 again or not; nothing is wrong, so nothing is said (warnings are errors)."""
+    network = measuring(continuous())
+    assert_rates(train(network, callback(), steps=4, epochs=2)[0], [inverse(0, 4), inverse(1, 4)])
+    for steps in (2, 3):
+        network.set_weights([np.zeros((1, 1))])
+        epochs = [2, 3] if steps == 2 else [4, 5]
+        again = (
+            how if steps == 2 or "initial_epoch" not in how else {"initial_epoch": 4, "epochs": 6}
+        )
+        trained, logged = train(network, callback(), steps=steps, **again)
+        assert_rates(trained, [inverse(epoch, steps) for epoch in epochs])
+        np.testing.assert_allclose(logged, [inverse(e, steps)[-1] for e in epochs], rtol=1e-5)
 
 
-@callbacks
+@each_callback
+def test_files_of_other_sizes_are_an_epoch_each(callback):
+    """A loop of `fit(epochs=1)` over them, as people train on data that does not fit in memory."""
+    network = measuring(table())
+    trained, logged = [], []
+    for steps in (3, 1, 4, 1, 2, 3):
+        rates, rate = train(network, callback(), steps=steps, epochs=1)
+        trained += rates
+        logged += rate
+    assert_rates(trained, TABLE)
+    np.testing.assert_allclose(logged, TABLE, rtol=1e-6)
+
+
+@each_callback
 def test_a_fresh_optimizer_at_a_later_epoch_is_in_that_epoch(callback):
     """`initial_epoch=2`."""
-    network = measuring(EpochSchedule(TABLE))
-    assert trained(network, callback(), initial_epoch=2, epochs=4) == pytest.approx([0.3, 0.4])
+    network = measuring(continuous())
+    trained, _ = train(network, callback(), steps=2, initial_epoch=2, epochs=4)
+    assert_rates(trained, [inverse(2, 2), inverse(3, 2)])
 
 
-@callbacks
-def test_epochs_that_no_callback_counted_are_counted_by_their_steps(callback):
-    """A `fit` without one goes on at the rates of its epochs, and so does the next."""
-    network, x = measuring(EpochSchedule(TABLE)), np.ones((3, 1), "float32")
-    rates = trained(network, callback(), steps=3, epochs=1)
-    network.fit(x, x, batch_size=1, epochs=2, verbose=0)
-    rates += trained(network, callback(), steps=5, epochs=2)
-    assert rates == pytest.approx([TABLE[0], *TABLE[3:5]])
+def test_two_callbacks_count_an_epoch_once():
+    """In both orders."""
+    network = measuring(table())
+    assert_rates(train(network, LearningRateLogger(), waiting(), steps=2, epochs=2)[0], TABLE[:2])
+    assert_rates(train(network, waiting(), LearningRateLogger(), steps=3, epochs=2)[0], TABLE[2:4])
+    assert_rates(
+        train(network, LearningRateLogger(), LearningRateLogger(), steps=1, epochs=1)[0], TABLE[4:5]
+    )
 
 
-@pytest.mark.parametrize("order", [1, -1])
-def test_two_callbacks_count_an_epoch_once(order):
-    """Whichever of them comes first."""
-    network, rates = measuring(EpochSchedule(TABLE)), []
-    for steps in (2, 3):
-        both = [LearningRateLogger(), PlateauDecay(patience=99)][::order]
-        rates += trained(network, *both, steps=steps, epochs=2)
-    assert rates == pytest.approx(TABLE[:4])
+@each_callback
+@pytest.mark.parametrize("steps", [2, 3, 5])
+def test_whole_epochs_trained_without_a_callback_count_by_their_steps(callback, steps):
+    """Of as many steps as the last epoch that was counted had: two, here."""
+    network = measuring(table())
+    train(network, callback(), steps=2, epochs=1)
+    train(network, steps=steps, epochs=1)
+    trained, _ = train(network, callback(), steps=3, epochs=1)
+    assert_rates(trained, [TABLE[1 + steps // 2]])
 
 
-def test_one_schedule_in_two_optimizers_is_two_clocks():
-    """Each model has epochs of its own."""
-    schedule = EpochSchedule(TABLE)
-    one, two = (measuring(schedule), []), (measuring(schedule), [])
-    for (network, rates), steps, epochs in ((one, 2, 2), (two, 4, 1), (one, 2, 1), (two, 1, 2)):
-        rates += trained(network, LearningRateLogger(), steps=steps, epochs=epochs)
-    assert one[1] == two[1] == pytest.approx(TABLE[:3])
+@each_callback
+def test_whole_epochs_before_the_schedule_was_set_count_by_their_steps(callback):
+    """As many steps as the epochs of the first `fit` that counts have."""
+    network = measuring(0.3)
+    train(network, steps=2, epochs=2)
+    network.optimizer.learning_rate = table()
+    assert_rates(train(network, callback(), steps=2, epochs=2)[0], TABLE[2:4])
 
 
-def test_a_schedule_inside_anothers_is_not_changed_by_it():
-    """Nor the other way round."""
-    inner = EpochSchedule(TABLE)
-    outer = ProductSchedule([inner, 2.0])
-    one, two = measuring(inner), measuring(outer)
-    rates = trained(one, LearningRateLogger(), steps=2, epochs=2)
-    with pytest.raises(ValueError, match="does not know yet"):
+@each_callback
+def test_an_epoch_that_is_stopped_inside_is_over(callback):
+    """`stop_training` after two of four steps: the next epoch is the next one."""
+
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.stop_training = batch == 1
+
+    network = measuring(continuous())
+    trained, _ = train(network, callback(), Stop(), steps=4, epochs=3)
+    assert_rates(trained, [inverse(0, 4)[:2]])
+    network.stop_training = False
+    assert_rates(train(network, callback(), steps=4, epochs=2)[0], [inverse(1, 4), inverse(2, 4)])
+
+
+@pytest.mark.filterwarnings("ignore:`InverseTimeDecay` counts epochs of 3 steps")
+@each_callback
+def test_given_numbers_and_other_schedules_stay_on_the_counter(callback):
+    """In a product and under a warmup in steps: only what counts the epochs of `fit` moves."""
+
+    def make():
+        cosine = keras.optimizers.schedules.CosineDecay(1.0, decay_steps=20)
+        given = InverseTimeDecay(1.0, 0.5, steps_per_epoch=3)
+        return LinearWarmup(ProductSchedule([cosine, given, table()]), 3, steps_per_epoch=1)
+
+    def rate(step, epoch):
+        if step < 3:
+            return TABLE[0] * step / 3
+        since = step - 3
+        given = 1.0 / (1.0 + 0.5 * since / 3)
+        return 0.5 * (1 + np.cos(np.pi * since / 20)) * given * TABLE[epoch]
+
+    network, step, expected, trained = measuring(make()), 0, [], []
+    for epoch, steps in enumerate((5, 2, 4, 1)):
+        trained += train(network, callback(), steps=steps, epochs=1)[0]
+        # Under the warmup every clock is three steps behind, that of the epochs too.
+        behind = [max(epoch * steps + each - 3, 0) // steps for each in range(steps)]
+        expected.append([rate(step + each, behind[each]) for each in range(steps)])
+        step += steps
+    assert_rates(trained, expected)
+
+
+@each_callback
+def test_a_warmup_in_steps_does_not_begin_again(callback):
+    """Its number is given; the table under it goes on in its epoch."""
+    network = measuring(ProductSchedule([LinearWarmup(1.0, 6, steps_per_epoch=1), table()]))
+    trained = train(network, callback(), steps=4, epochs=1)[0]
+    trained += train(network, callback(), steps=2, epochs=3)[0]
+    factor = [min(step / 6, 1.0) for step in range(10)]
+    parts = [factor[:4], factor[4:6], factor[6:8], factor[8:]]
+    assert_rates(
+        trained, [np.multiply(rate, part) for rate, part in zip(TABLE, parts, strict=False)]
+    )
+
+
+@each_callback
+@pytest.mark.parametrize("inside", ["alone", "in a product"])
+def test_a_warmup_leads_to_where_its_schedule_begins(callback, inside):
+    """Also where that is two epochs on before the warmup has ended."""
+    schedule = table() if inside == "alone" else ProductSchedule([table(), 1.0])
+    network = measuring(LinearWarmup(schedule, 6, steps_per_epoch=1, start_factor=0.5))
+    trained = []
+    for steps in (1, 1, 6):
+        trained += train(network, callback(), steps=steps, epochs=1)[0]
+    # Six steps behind, the third epoch begins where the second one does.
+    expected = [[0.05 + 0.05 * step / 6 for step in steps] for steps in ([0], [1], [2, 3, 4, 5])]
+    assert_rates(trained, [*expected[:2], [*expected[2], 0.2, 0.2]])
+
+
+# Whose the number is.
+
+
+def test_one_schedule_in_several_optimizers_and_trees_is_never_changed():
+    """Each optimizer has epochs of its own; the user's object has the config that it had."""
+    schedule = StepDecay(0.1, 0.5, 1)
+    tree = ProductSchedule([schedule, schedule, 10.0])
+    before = schedule.get_config(), tree.get_config(), repr(tree)
+    one, two, three = measuring(schedule), measuring(schedule), measuring(tree)
+    assert_rates(train(one, LearningRateLogger(), steps=2, epochs=2)[0], [0.1, 0.05])
+    assert_rates(train(two, waiting(), steps=4, epochs=2)[0], [0.1, 0.05])
+    assert_rates(train(three, waiting(), steps=3, epochs=2)[0], [0.1, 0.025])
+    assert_rates(train(one, waiting(), steps=2, epochs=1)[0], [0.025])
+    assert_rates(train(two, LearningRateLogger(), steps=1, epochs=1)[0], [0.025])
+    assert (schedule.get_config(), tree.get_config(), repr(tree)) == before
+    assert schedule.steps_per_epoch is None
+    with pytest.raises(ValueError, match="does not know yet how many steps"):
+        schedule(0)
+
+
+def test_a_schedule_inside_another_learns_nothing_for_it():
+    """One trained alone, then inside a warmup with a number of its own."""
+    inner = StepDecay(0.1, 0.5, 1)
+    outer = LinearWarmup(inner, 2, steps_per_epoch=3, start_factor=0.5)
+    train(measuring(inner), LearningRateLogger(), steps=3, epochs=1)
+    with pytest.raises(ValueError, match="does not know yet how many steps"):
         outer(0)
-    doubled = trained(two, LearningRateLogger(), steps=3, epochs=2)
-    rates += trained(one, LearningRateLogger(), steps=2, epochs=1)
-    assert rates == pytest.approx(TABLE[:3])
-    assert doubled == pytest.approx([0.2, 0.4])
+    trained, _ = train(measuring(outer), waiting(), steps=3, epochs=4)
+    warmup = [0.05 + 0.05 * step / 6 for step in range(6)]
+    assert_rates(trained, [warmup[:3], warmup[3:], 0.1, 0.05])
 
 
-@callbacks
-@pytest.mark.parametrize(
-    "schedule",
-    [StepDecay(0.1, 0.5, 9, steps_per_epoch=1), LinearWarmup(0.1, 9, steps_per_epoch=1)],
-    ids=["step", "warmup"],
-)
-def test_counting_in_steps_is_never_warned_of(callback, schedule):
-    """`steps_per_epoch=1`; warnings are errors here."""
-    history = fit(model(schedule), [callback()], epochs=EPOCHS)
-    assert history["learning_rate"] == expected_rates(schedule)
+class Refuses(keras.callbacks.Callback):
+    def on_train_begin(self, logs=None):
+        raise KilledError
 
 
-@callbacks
-def test_another_batch_size_is_warned_of_where_the_number_is_given(callback):
-    """With both numbers; the schedule counts steps by its own."""
-    network = measuring(EpochSchedule(TABLE, steps_per_epoch=2))
-    rates = trained(network, callback(), steps=2, epochs=1)
-    with pytest.warns(UserWarning, match=r"counts epochs of 2 steps, but an epoch of this run has"):
-        rates += trained(network, callback(), steps=1, epochs=2)
-    assert rates == pytest.approx([0.1, 0.2, 0.2])
+@each_callback
+def test_nothing_of_a_fit_that_was_refused_outlives_it(callback):
+    """Neither its number nor an epoch."""
+    network, first = measuring(StepDecay(0.1, 0.5, 1)), callback()
+    with pytest.raises(KilledError):
+        train(network, Refuses(), first, steps=2, epochs=1)
+    assert_rates(train(network, callback(), steps=3, epochs=2)[0], [0.1, 0.05])
+    network.evaluate(ones(1), ones(1), verbose=0, callbacks=[first])
+    assert_rates(train(network, callback(), steps=3, epochs=1)[0], [0.025])
 
 
-@callbacks
-def test_weights_bring_the_epochs(callback, tmp_path):
-    """Into a model that a callback of ours has been attached to; the rate is right at once."""
-    network, path = model(decay()), tmp_path / "model.weights.h5"
-    fit(network, [callback()], epochs=2)
-    network.save_weights(path)
-    again, one = model(decay(), seed=1), callback()
-    if isinstance(one, PlateauDecay):
-        one.attach(again)
-    else:
-        one.set_model(again)
-    again.load_weights(path)
-    assert number(again.optimizer.learning_rate) == pytest.approx(0.05)
-    rates = fit(again, [one], epochs=EPOCHS, initial_epoch=2)["learning_rate"]
-    assert rates == expected_rates(decay(**GIVEN))[2:]
-
-
-@callbacks
-def test_weights_bring_the_epochs_into_a_compiled_step(callback, tmp_path):
-    """Though it was compiled for epochs of another length."""
-    one, two = (measuring(EpochSchedule(TABLE)) for _ in range(2))
-    trained(one, callback(), steps=6, epochs=1)
-    one.save_weights(tmp_path / "model.weights.h5")
-    trained(two, callback(), steps=3, epochs=1)
-    two.load_weights(tmp_path / "model.weights.h5")
-    assert trained(two, callback(), steps=6, epochs=2) == pytest.approx([0.2, 0.3])
-
-
-class Crash(keras.callbacks.Callback):
-    """Ends the process, as it were, before a step of the run."""
-
-    def __init__(self, at):
-        super().__init__()
-        self.at = at
-
-    def on_train_batch_begin(self, batch, logs=None):
-        self.at -= 1
-        if self.at < 0:
-            raise RuntimeError("crash")
-
-
-@callbacks
-def test_a_resumed_run_is_the_uninterrupted_one(callback, tmp_path):
-    """`BackupAndRestore`, in a process that starts with new objects."""
-
-    def run(seed, *others):
-        network = model(decay(), seed=seed)
-        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
-        history = fit(network, [callback(), backup, *others], epochs=EPOCHS)
-        return history["learning_rate"], network.get_weights()
-
-    with pytest.raises(RuntimeError, match="crash"):
-        run(0, Crash(2 * STEPS_PER_EPOCH))
-    rates, weights = run(1)
-    assert rates == expected_rates(decay(**GIVEN))[2:]
-    for own, other in zip(weights, rates_and_weights(decay(**GIVEN), [])[1], strict=True):
-        np.testing.assert_allclose(own, other, rtol=1e-5, atol=1e-7)
-
-
-@callbacks
-@pytest.mark.parametrize("steps", [5, 2, 9])
-@pytest.mark.parametrize("save_freq", ["epoch", 3])
-def test_a_run_resumed_with_any_batch_size_goes_on(callback, save_freq, steps, tmp_path):
-    """Killed inside an epoch: that one begins again, for the schedule too."""
-
-    def run(steps, *others):
-        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", save_freq=save_freq)
-        network = measuring(EpochSchedule(TABLE))
-        return trained(network, callback(), backup, *others, steps=steps, epochs=4)
-
-    with pytest.raises(RuntimeError, match="crash"):
-        run(5, Crash(9))
-    assert run(steps) == pytest.approx([0.2, 0.3, 0.4])
-
-
-def length_of_epoch(*arguments, optimizer=None, compile_arguments=None, **keywords):
-    """How many steps an epoch has to the schedule of a new model, after a `fit` like this."""
-    schedule = decay()
-    optimizer = optimizer(schedule) if optimizer else keras.optimizers.SGD(schedule)
-    network = model(optimizer=optimizer, **(compile_arguments or {}))
-    keywords = {"verbose": 0, "shuffle": False, "callbacks": [LearningRateLogger()], **keywords}
-    network.fit(*arguments, **keywords)
-    assert schedule.steps_per_epoch is None
-    return attached_to(network.optimizer).state.clock.steps_per_epoch
-
-
-def test_the_part_that_validates_is_no_part_of_the_epoch():
-    """`validation_split`, and the steps of a validation."""
-    half = length_of_epoch(*data(), batch_size=BATCH_SIZE, validation_split=0.5)
-    assert half == STEPS_PER_EPOCH // 2
-    whole = length_of_epoch(*data(), batch_size=BATCH_SIZE, validation_data=data())
-    assert whole == STEPS_PER_EPOCH
-
-
-@pytest.mark.skipif(BACKEND == "torch", reason="Keras refuses it on torch")
-def test_an_execution_of_several_steps_is_several_steps():
-    """`steps_per_execution`."""
-    arguments = {"steps_per_execution": 2}
-    length = length_of_epoch(*data(), batch_size=8, compile_arguments=arguments)
-    assert length == STEPS_PER_EPOCH
-
-
-def test_micro_batches_are_steps():
-    """`gradient_accumulation_steps`: the schedule is called with their count."""
-
-    def optimizer(schedule):
-        return keras.optimizers.SGD(schedule, gradient_accumulation_steps=2)
-
-    length = length_of_epoch(*data(), batch_size=BATCH_SIZE, optimizer=optimizer)
-    assert length == STEPS_PER_EPOCH
-
-
-def batches():
-    x, y = data()
-    while True:
-        yield x[:BATCH_SIZE], y[:BATCH_SIZE]
-
-
-def finite(count):
-    return (batch for batch, _ in zip(batches(), range(count), strict=False))
-
-
-FIXES = r"The learning-rate schedule counts the epochs of `fit`, but `fit` does not know.*"
-FIXES += r"`steps_per_epoch=` to `fit` or to the schedule.*assert_cardinality"
-
-
-ran_out = pytest.mark.filterwarnings("ignore:Your input ran out of data")
-
-
-@ran_out
-@callbacks
-def test_a_generator_needs_the_number_in_fit_or_in_the_schedule(callback):
-    """Where nobody knows it, an error before the first step names both fixes."""
-    assert length_of_epoch(batches(), steps_per_epoch=5, callbacks=[callback()]) == 5
-    network = model(schedule := decay())
-    with pytest.raises(ValueError, match=FIXES):
-        network.fit(finite(6), verbose=0, shuffle=False, callbacks=[callback()])
-    assert int(keras.ops.convert_to_numpy(network.optimizer.iterations)) == 0
-    # The same model, with the number this time.
-    endless = {"steps_per_epoch": 3, "shuffle": False, "verbose": 0}
-    network.fit(batches(), **endless, callbacks=[callback()])
-    assert attached_to(network.optimizer).state.clock.steps_per_epoch == 3
-    assert schedule.steps_per_epoch is None
-
-
-@ran_out
-@callbacks
-def test_a_fit_of_unknown_length_after_a_known_one_goes_on(callback):
-    """With epochs as long as those before, until they have ended. On TensorFlow the optimizer
-    counts one step too many in each of them, which does not add up."""
-    network, rates = model(EpochSchedule(TABLE)), []
-    known = {"steps_per_epoch": 4, "shuffle": False, "verbose": 0}
-    rates += network.fit(batches(), **known, callbacks=[callback()]).history["learning_rate"]
-    for count in (4, 4, 4):
-        one = network.fit(finite(count), shuffle=False, verbose=0, callbacks=[callback()])
-        rates += one.history["learning_rate"]
-    rates += network.fit(batches(), **known, callbacks=[callback()]).history["learning_rate"]
-    expected = TABLE[:5]
-    if BACKEND == "tensorflow":  # The step too many is the first one of the next epoch.
-        expected = [0.1, 0.3, 0.4, 0.5, 0.5]
-    assert rates == pytest.approx(expected)
-
-
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="`tf.data` comes with TensorFlow")
-def test_a_dataset_of_unknown_size_is_told_it():
-    """The fix that the error names is the one that works."""
-    import tensorflow as tf
-
-    unknown = tf.data.Dataset.from_tensor_slices(data()).batch(8).filter(lambda x, y: True)
-    with pytest.raises(ValueError, match=FIXES):
-        length_of_epoch(unknown)
-    assert length_of_epoch(unknown.apply(tf.data.experimental.assert_cardinality(4))) == 4
-    assert length_of_epoch(unknown.repeat(), steps_per_epoch=7) == 7
-
-
-class Batches(keras.utils.PyDataset):
-    @property
-    def num_batches(self):
-        return 7
-
-    def __getitem__(self, index):
-        return next(batches())
-
-
-def test_a_py_dataset_says_how_many_batches_it_has():
-    """And `fit` passes it on."""
-    assert length_of_epoch(Batches()) == 7
-
-
-@pytest.mark.skipif(BACKEND != "torch", reason="the `DataLoader` is torch's")
-def test_a_data_loader_says_how_many_batches_it_has():
-    """And `fit` passes it on."""
-    import torch
-
-    dataset = torch.utils.data.TensorDataset(*map(torch.as_tensor, data()))
-    assert length_of_epoch(torch.utils.data.DataLoader(dataset, batch_size=5)) == 7
-
-
-@callbacks
-def test_a_callback_listed_before_ours_can_read_the_rate(callback):
-    """As soon as training begins."""
-
-    class Reader(keras.callbacks.Callback):
-        def on_train_begin(self, logs=None):
-            self.rate = number(self.model.optimizer.learning_rate)
-
-    reader = Reader()
-    fit(model(decay()), [reader, callback()], epochs=1)
-    assert reader.rate == pytest.approx(0.1)
-
-
-@ran_out
-@callbacks
-def test_evaluate_and_predict_are_no_epochs(callback):
-    """They have steps of their own, and Keras tells callbacks of them as `fit` does."""
-    network = model(decay())
-    x, y = data()
-    for _ in range(2):
-        network.evaluate(x, y, batch_size=2, verbose=0, callbacks=[callback()])
-        network.predict(x, batch_size=2, verbose=0, callbacks=[callback()])
-        network.evaluate(((x, y) for _ in range(2)), verbose=0, callbacks=[callback()])
-        with pytest.raises(ValueError, match="does not know yet"):
-            network.optimizer.learning_rate  # noqa: B018
-    history = fit(network, [callback()], epochs=2, validation_data=(x, y))
-    network.evaluate(x, y, batch_size=2, verbose=0, callbacks=[callback()])
-    network.predict(x, batch_size=2, verbose=0, callbacks=[callback()])
-    rest = fit(network, [callback()], epochs=EPOCHS - 2)
-    assert history["learning_rate"] + rest["learning_rate"] == expected_rates(decay(**GIVEN))
-
-
-@callbacks
-def test_a_fit_that_another_callback_refused_leaves_no_mark(callback):
-    """Nor does the object that it was given to, in an `evaluate` later."""
-
-    class Refuses(keras.callbacks.Callback):
-        def on_train_begin(self, logs=None):
-            raise RuntimeError("refused")
-
-    network, first, x = measuring(EpochSchedule(TABLE)), callback(), np.ones((1, 1), "float32")
-    with pytest.raises(RuntimeError, match="refused"):
-        trained(network, Refuses(), first, steps=2, epochs=1)
-    rates = trained(network, callback(), steps=3, epochs=2)
-    network.evaluate(x, x, verbose=0, callbacks=[first])
-    rates += trained(network, callback(), steps=3, epochs=1)
-    assert rates == pytest.approx(TABLE[:3])
+@each_callback
+def test_evaluating_and_predicting_say_nothing_of_epochs(callback):
+    """With steps of their own, before and between."""
+    network, ours = measuring(continuous()), callback()
+    network.evaluate(ones(5), ones(5), batch_size=1, verbose=0, callbacks=[ours])
+    network.predict(ones(7), batch_size=1, verbose=0, callbacks=[ours])
+    assert_rates(train(network, ours, steps=3, epochs=1)[0], [inverse(0, 3)])
+    network.evaluate(ones(5), ones(5), batch_size=1, verbose=0, callbacks=[ours])
+    assert_rates(train(network, ours, steps=2, epochs=1)[0], [inverse(1, 2)])
 
 
 @has_multi_optimizer
-@callbacks
-def test_the_schedules_of_several_optimizers_all_count(callback):
-    """Those of a `MultiOptimizer`, also where the two share one."""
-    shared = decay()
-    network = model(optimizer=two_optimizers(shared, ProductSchedule([shared, 0.5])))
-    history = fit(network, [callback()], epochs=EPOCHS)
-    expected = np.array(expected_rates(decay(**GIVEN)))
-    np.testing.assert_allclose(history["learning_rate_kernel"], expected, rtol=1e-6)
-    np.testing.assert_allclose(history["learning_rate_bias"], expected / 2, rtol=1e-6)
-
-
-@has_multi_optimizer
-def test_optimizers_that_a_function_chooses_count_too():
-    """A `MultiOptimizer` made with a function has its optimizers only once it is built."""
-    inner = keras.optimizers.SGD(decay())
-    network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
-    network.compile(keras.optimizers.MultiOptimizer(lambda variable: inner), "mse")
-    fit(network, [PlateauDecay("loss")], epochs=2)
-    assert number(inner.learning_rate) == pytest.approx(0.05)
-
-
-@callbacks
-def test_the_schedule_inside_a_loss_scale_optimizer_counts(callback):
-    """The user's own, and the one that the policy `mixed_float16` makes."""
-
-    def optimizer(schedule):
-        inner = keras.optimizers.SGD(schedule)
-        return keras.optimizers.LossScaleOptimizer(inner, initial_scale=8.0)
-
-    arguments = {"batch_size": BATCH_SIZE, "callbacks": [callback()]}
-    assert length_of_epoch(*data(), optimizer=optimizer, **arguments) == STEPS_PER_EPOCH
-    policy = keras.mixed_precision.dtype_policy()
-    try:
-        keras.mixed_precision.set_dtype_policy("mixed_float16")
-        arguments["callbacks"] = [callback()]
-        assert length_of_epoch(*data(), **arguments) == STEPS_PER_EPOCH
-    finally:
-        keras.mixed_precision.set_dtype_policy(policy)
+@each_callback
+def test_each_optimizer_of_several_is_in_the_same_epoch(callback):
+    """A `MultiOptimizer` with a kernel and a bias, each at a rate of its own."""
+    kernel = keras.optimizers.SGD(continuous(), name="kernel")
+    bias = keras.optimizers.SGD(table(), name="bias")
+    network = keras.Sequential(
+        [keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="zeros")]
+    )
+    optimizer = keras.optimizers.MultiOptimizer(
+        keras.optimizers.OptimizerMap(bias, {".*kernel": kernel})
+    )
+    network.compile(optimizer, measuring().loss)
+    for epoch, steps in enumerate((2, 3, 1)):
+        before = network.get_weights()
+        history = network.fit(
+            ones(steps), ones(steps), batch_size=1, verbose=0, callbacks=[Rates(), callback()]
+        ).history
+        moved = [float((a - b).item()) for a, b in zip(before, network.get_weights(), strict=True)]
+        expected = [sum(inverse(epoch, steps)), steps * TABLE[epoch]]
+        np.testing.assert_allclose(moved, expected, rtol=1e-4)
+        np.testing.assert_allclose(
+            [*history["learning_rate_kernel"], *history["learning_rate_bias"]],
+            [inverse(epoch, steps)[-1], TABLE[epoch]],
+            rtol=1e-5,
+        )
 
 
 class Twice(keras.Model):
-    """A model of one weight, which a batch moves twice by the rate."""
+    """A model whose training step applies the gradients twice a batch."""
 
     def __init__(self):
         super().__init__()
-        self.only = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")
+        self.layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")
 
     def call(self, inputs):
-        return self.only(inputs)
+        return self.layer(inputs)
 
-    def train_step(self, *arguments):
-        x = arguments[-1][0]
-        if BACKEND == "jax":
-            import jax
+    def train_step(self, *given):
+        return {"tensorflow": self._tensorflow, "jax": self._jax, "torch": self._torch}[BACKEND](
+            *given
+        )
 
-            trainable, fixed, optimizer, metrics = arguments[0]
+    def _tensorflow(self, data):
+        import tensorflow as tf
 
-            def loss_of(trainable):
-                return keras.ops.mean(self.stateless_call(trainable, fixed, x)[0])
-
-            for _ in range(2):
-                gradients = jax.grad(loss_of)(trainable)
-                trainable, optimizer = self.optimizer.stateless_apply(
-                    optimizer, gradients, trainable
-                )
-            return {"loss": loss_of(trainable)}, (trainable, fixed, optimizer, metrics)
         for _ in range(2):
-            loss, gradients = self.gradients_of(x)
-            self.optimizer.apply(gradients, self.trainable_variables)
+            with tf.GradientTape() as tape:
+                loss = keras.ops.mean(self(data[0]))
+            own = self.trainable_variables
+            self.optimizer.apply(tape.gradient(loss, own), own)
         return {"loss": loss}
 
-    def gradients_of(self, x):
-        if BACKEND == "tensorflow":
-            import tensorflow as tf
+    def _torch(self, data):
+        own = self.trainable_variables
+        for _ in range(2):
+            for variable in own:
+                variable.value.grad = None
+            loss = keras.ops.mean(self(data[0]))
+            loss.backward()
+            self.optimizer.apply([variable.value.grad for variable in own], own)
+        return {"loss": loss}
 
-            with tf.GradientTape() as tape:
-                loss = keras.ops.mean(self(x))
-            return loss, tape.gradient(loss, self.trainable_variables)
-        import torch
+    def _jax(self, state, data):
+        import jax
 
-        loss = keras.ops.mean(self(x))
-        own = [each.value for each in self.trainable_variables]
-        return loss.detach(), torch.autograd.grad(loss, own)
+        trainable, others, optimizer, metrics = state
 
+        def loss(trainable):
+            return keras.ops.mean(self.stateless_call(trainable, others, data[0])[0])
 
-@callbacks
-def test_several_updates_a_batch_are_no_several_epochs(callback):
-    """As the critic of a WGAN-GP is trained."""
-    network, x = Twice(), np.ones((4, 1), "float32")
-    network(x)
-    network.compile(keras.optimizers.SGD(EpochSchedule(TABLE)))
-    rates, measured = [], []
-    for epochs in (2, 1):
-        measure = Measure(2 * len(x))
-        rates += network.fit(
-            x, x, batch_size=1, epochs=epochs, verbose=0, callbacks=[measure, callback()]
-        ).history["learning_rate"]
-        measured += measure.trained
-    assert rates == pytest.approx(TABLE[:3])
-    assert measured == pytest.approx(TABLE[:3], rel=1e-4)
+        for _ in range(2):
+            trainable, optimizer = self.optimizer.stateless_apply(
+                optimizer, jax.grad(loss)(trainable), trainable
+            )
+        return {"loss": loss(trainable)}, (trainable, others, optimizer, metrics)
 
 
-UNKNOWN = (
-    r"does not know yet.*`steps_per_epoch=`.*PlateauDecay` or.*`keras_decay.LearningRateLogger"
+@each_callback
+def test_a_training_step_of_several_updates_does_not_run_ahead(callback):
+    """The epoch is `fit`'s; what is logged is the rate of the batch's last update."""
+    network = Twice()
+    network(ones(1))
+    network.compile(keras.optimizers.SGD(StepDecay(0.1, 0.5, 1)))
+    trained, logged = train(network, callback(), steps=5, epochs=3)
+    assert_rates(trained, [0.2, 0.1, 0.05])
+    np.testing.assert_allclose(logged, [0.1, 0.05, 0.025], rtol=1e-6)
+    trained, logged = train(network, callback(), steps=2, epochs=1)
+    assert_rates(trained, [0.025])
+    np.testing.assert_allclose(logged, [0.0125], rtol=1e-6)
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="there an optimizer of a name of its own is not built")
+def test_a_logger_counts_for_every_optimizer_that_the_model_holds():
+    """One under another name has a rate as soon as the `fit` has begun."""
+    network = measuring(0.1)
+    network.d_optimizer = keras.optimizers.SGD(StepDecay(0.1, 0.5, 1))
+    train(network, LearningRateLogger(), steps=1, epochs=2)
+    assert number(network.d_optimizer.learning_rate) == pytest.approx(0.1)
+
+
+# Files.
+
+
+@each_callback
+def test_weights_loaded_into_a_compiled_step_bring_their_epoch(callback, tmp_path):
+    """And the number of the `fit` that follows, in the compiled step and in the logs."""
+    one, two = measuring(continuous()), measuring(continuous())
+    train(one, callback(), steps=5, epochs=2)
+    one.save_weights(tmp_path / "model.weights.h5")
+    train(two, callback(), steps=3, epochs=1)
+    two.load_weights(tmp_path / "model.weights.h5")
+    assert number(two.optimizer.learning_rate) == pytest.approx(inverse(2, 1)[0])
+    trained, logged = train(two, callback(), steps=5, epochs=2)
+    assert_rates(trained, [inverse(2, 5), inverse(3, 5)])
+    np.testing.assert_allclose(logged, [inverse(2, 5)[-1], inverse(3, 5)[-1]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [3, 2])
+def test_weights_loaded_before_there_is_a_callback_go_on(steps, tmp_path):
+    """There is no place for the state yet: the counter tells, or `initial_epoch`."""
+    one = measuring(continuous())
+    train(one, LearningRateLogger(), steps=3, epochs=2)
+    one.save_weights(tmp_path / "model.weights.h5")
+    two = measuring(continuous())
+    two.optimizer.build(two.trainable_variables)
+    two.load_weights(tmp_path / "model.weights.h5")
+    how = {"epochs": 1} if steps == 3 else {"initial_epoch": 2, "epochs": 3}
+    assert_rates(train(two, LearningRateLogger(), steps=steps, **how)[0], [inverse(2, steps)])
+
+
+@each_callback
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_a_loaded_model_is_where_it_was_saved_before_any_fit(callback, part, tmp_path):
+    """Also from a file of the middle of an epoch: `fit` begins that epoch again."""
+    path = tmp_path / "model.keras"
+
+    class Save(keras.callbacks.Callback):
+        def __init__(self):
+            super().__init__()
+            self.steps = 0
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.steps += 1
+            if self.steps == 3 + part:  # In the second epoch of this `fit`, the third one of all.
+                if hasattr(self.model, "jax_state_sync"):
+                    self.model.jax_state_sync()
+                self.model.save(path)
+
+    network = measuring(continuous())
+    train(network, callback(), steps=2, epochs=1)
+    if part == 0:
+        network.save(path)
+    else:
+        train(network, callback(), Save(), steps=3, epochs=2)
+    loaded, epoch = keras.models.load_model(path), 2 if part else 1
+    now = 0.5 / (1.0 + epoch + part / 3)
+    assert number(loaded.optimizer.learning_rate) == pytest.approx(now, rel=1e-5)
+    assert_rates(train(loaded, callback(), steps=4, epochs=1)[0], [inverse(epoch, 4)])
+
+
+@pytest.mark.parametrize("lie", [-3, 2.5, float("nan"), 0], ids=str)
+@pytest.mark.parametrize("where", ["weights", "config"])
+def test_an_impossible_number_in_a_file_is_an_error_that_names_it(lie, where, tmp_path):
+    """`steps_per_epoch`, of which an epoch is made."""
+    import h5py
+
+    network = measuring(table())
+    train(network, LearningRateLogger(), steps=2, epochs=1)
+    must = "`steps_per_epoch` must be an int >= 1"
+    if where == "config":
+        config = network.optimizer.get_config()
+        config["learning_rate"]["config"]["state"]["steps_per_epoch"] = lie
+        with pytest.raises((ValueError, TypeError), match=must):
+            keras.optimizers.SGD.from_config(config)
+        return
+    path = tmp_path / "model.weights.h5"
+    network.save_weights(path)
+    with h5py.File(path, "r+") as file:
+        found = []
+        file.visit(lambda name: found.append(name) if name.endswith("/steps_per_epoch") else None)
+        (name,) = found
+        file[name][...] = lie
+    with pytest.raises((ValueError, TypeError), match=must):
+        network.load_weights(path)
+
+
+# Kills. What a resumed `fit` finds is the backup as it lay there in the moment of the kill, so one
+# run with a copy of it after each step stands for a kill at every step.
+
+
+class Copies(keras.callbacks.Callback):
+    """A copy of the backup as it lies there after each step, where it has changed."""
+
+    def __init__(self, backup, folder, first_epoch_only=False):
+        super().__init__()
+        self.backup, self.folder, self.folders = backup, folder, []
+        self.first_epoch_only = first_epoch_only
+        self.last = None
+        self.epochs = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epochs += 1
+
+    def on_train_batch_end(self, batch, logs=None):
+        weights = self.backup / "latest.weights.h5"
+        if not weights.exists() or (self.first_epoch_only and self.epochs > 1):
+            return
+        now = weights.stat().st_mtime_ns
+        if now != self.last:
+            self.last = now
+            self.folders.append(self.folder / str(len(self.folders)))
+            shutil.copytree(self.backup, self.folders[-1])
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.on_train_batch_end(0)
+
+
+def eager(rate):
+    """Without compiling: what is tested is where the epoch stands, and each kill takes a model."""
+    network = measuring(rate)
+    network.run_eagerly = True
+    return network
+
+
+def epoch_of(folder):
+    """The epoch that `fit` will begin with, as Keras has written it down."""
+    return json.loads((folder / "training_metadata.json").read_text())["epoch"]
+
+
+def backed_up(callback, backup, frequency, backup_first, *others, **arguments):
+    """A `fit` of a new process, with a backup."""
+    callbacks = [callback(), keras.callbacks.BackupAndRestore(backup, save_freq=frequency)]
+    callbacks = callbacks[::-1] if backup_first else callbacks
+    return train(eager(continuous()), *callbacks, *others, **arguments)
+
+
+# What a plateau says of the values that it has missed is tested elsewhere.
+missed = pytest.mark.filterwarnings(
+    "ignore:Training goes on at epoch",
+    "ignore:`PlateauDecay` goes on at epoch . without",
+    "ignore:Epoch . is trained a second time",
 )
 
 
-@makers
-def test_a_rate_before_the_number_is_known_is_an_error_with_both_ways_out(make):
-    """Called by hand, read from an optimizer, and in a `fit` without a callback of ours."""
-    with pytest.raises(ValueError, match=UNKNOWN):
-        make()(0)
-    with pytest.raises(ValueError, match=UNKNOWN):
-        make()(np.arange(3))
-    network = model(make())
-    assert inner_optimizers(network.optimizer) == [network.optimizer]
-    with pytest.raises(ValueError, match=UNKNOWN):
-        network.optimizer.learning_rate  # noqa: B018
-    with pytest.raises(ValueError, match=UNKNOWN):
-        fit(network, epochs=1)
+@missed
+@each_callback
+@pytest.mark.parametrize(
+    ("frequency", "backup_first"),
+    [(1, False), (2, False), (3, False), (4, False), ("epoch", False), (2, True), ("epoch", True)],
+)
+def test_an_epoch_that_begins_again_after_a_kill_begins_again(
+    callback, frequency, backup_first, tmp_path
+):
+    """Killed at every step of three epochs of two steps, resumed with epochs of two or three."""
+    copies = Copies(tmp_path / "backup", tmp_path)
+    backed_up(callback, tmp_path / "backup", frequency, backup_first, copies, steps=2, epochs=3)
+    assert copies.folders
+    for index, folder in enumerate(copies.folders):
+        first, steps = epoch_of(folder), 2 + (index + (frequency == "epoch")) % 2
+        if first == 3:
+            continue
+        trained, logged = backed_up(
+            callback, folder, frequency, backup_first, steps=steps, epochs=3
+        )
+        right = [inverse(epoch, steps) for epoch in range(first, 3)]
+        assert_rates(trained, right, f"resumed from copy {index} at epoch {first}")
+        np.testing.assert_allclose(logged, [each[-1] for each in right], rtol=1e-5)
 
 
-@callbacks
-def test_two_boundaries_on_one_step_are_an_error_whenever_fit_knows(callback):
-    """Nothing is left of such a `fit`; one of longer epochs may follow."""
-    schedule = JoinedSchedule([0.1, decay(), 0.2], [0.3, 0.35])
-    network = model(schedule)
-    for _ in range(2):
-        with pytest.raises(ValueError, match=r"with 4 steps in an epoch they are the steps \[1, 1"):
-            fit(network, [callback()], epochs=1)
-    x, y = data()
-    network.fit(x, y, batch_size=1, verbose=0, callbacks=[callback()])
-    assert attached_to(network.optimizer).state.clock.steps_per_epoch == len(x)
-    assert counting_epochs(schedule) == [schedule, schedule.schedules[1]]
+@missed
+@each_callback
+@pytest.mark.parametrize("frequency", [1, 3])
+def test_a_resumed_fit_that_is_killed_in_its_first_epoch_resumes_again(
+    callback, frequency, tmp_path
+):
+    """At the epoch that Keras names, though its counter of epochs is a fresh one then."""
+    first = Copies(tmp_path / "backup", tmp_path / "first")
+    backed_up(callback, tmp_path / "backup", frequency, False, first, steps=3, epochs=3)
+    for folder in first.folders[1::4]:
+        second = Copies(folder, tmp_path / f"second {folder.name}", first_epoch_only=True)
+        began = epoch_of(folder)
+        backed_up(callback, folder, frequency, False, second, steps=3, epochs=3)
+        for again in second.folders:
+            trained, _ = backed_up(
+                callback, again, frequency, False, steps=2, epochs=(epoch := epoch_of(again)) + 1
+            )
+            what = f"began at {began}, killed, began at {epoch}"
+            assert_rates(trained, [inverse(epoch, 2)], what)
+
+
+@each_callback
+def test_a_second_fit_that_is_killed_goes_on_from_all_epochs_before(callback, tmp_path):
+    """`fit` counts from 0 again: the epoch that begins again is the first one after two others."""
+    network = eager(continuous())
+    train(network, callback(), steps=2, epochs=2)
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", save_freq=1)
+    copies = Copies(tmp_path / "backup", tmp_path)
+    train(network, callback(), backup, copies, steps=3, epochs=2)
+    for folder in copies.folders:
+        epoch = epoch_of(folder)
+        trained, _ = backed_up(callback, folder, 1, False, steps=2, epochs=2)
+        expected = [inverse(2 + each, 2) for each in range(epoch, 2)]
+        assert_rates(trained, expected, f"{folder.name} {epoch}")
+
+
+@each_callback
+def test_a_kill_in_a_compiled_run(callback, tmp_path):
+    """The next process is told another batch size."""
+
+    def run(*more, steps):
+        backup = keras.callbacks.BackupAndRestore(tmp_path, save_freq=3)
+        return train(measuring(continuous()), callback(), backup, *more, steps=steps, epochs=4)
+
+    with pytest.raises(KilledError):
+        run(Kill(9), steps=5)
+    trained, logged = run(steps=4)
+    assert_rates(trained, [inverse(1, 4), inverse(2, 4), inverse(3, 4)])
+    np.testing.assert_allclose(logged, [inverse(e, 4)[-1] for e in (1, 2, 3)], rtol=1e-5)
+
+
+# Data of unknown length.
+
+
+@each_callback
+def test_a_fit_of_unknown_length_is_an_error_before_the_first_step(callback):
+    """It names the fixes; the same model trains with one of them."""
+    network = measuring(continuous())
+
+    def batches(count):
+        for _ in range(count):
+            yield ones(1), ones(1)
+
+    with pytest.raises(ValueError, match=r"`fit` does not know how many steps.*assert_cardinality"):
+        network.fit(batches(3), shuffle=False, verbose=0, callbacks=[callback()])
+    assert weight(network) == 0.0
+    rates = Rates()
+    network.fit(
+        batches(9),
+        steps_per_epoch=3,
+        epochs=2,
+        shuffle=False,
+        verbose=0,
+        callbacks=[rates, callback()],
+    )
+    assert_rates(rates.trained, [inverse(0, 3), inverse(1, 3)])
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="`tf.data` comes with TensorFlow")
+def test_the_extra_step_of_a_dataset_of_unknown_size_does_not_add_up():
+    """After a `fit` that told the number; a float rate hears of no schedule."""
+    import tensorflow as tf
+
+    data = tf.data.Dataset.from_tensor_slices((ones(3), ones(3))).filter(lambda x, y: True).batch(1)
+    network, rates = measuring(continuous()), Rates()
+    train(network, LearningRateLogger(), steps=3, epochs=1)
+    network.fit(data, epochs=3, shuffle=False, verbose=0, callbacks=[rates, LearningRateLogger()])
+    assert_rates(rates.trained, [inverse(epoch, 3) for epoch in (1, 2, 3)])
+    plateau = waiting(monitor="loss")
+    measuring(0.1).fit(data, epochs=2, shuffle=False, verbose=0, callbacks=[plateau])
+
+
+# The tools, from where an optimizer stands.
+
+
+def test_preview_goes_on_from_where_a_model_stands():
+    """With its epochs, whatever its counter says."""
+    network = measuring(continuous())
+    train(network, LearningRateLogger(), steps=5, epochs=1)
+    train(network, LearningRateLogger(), steps=2, epochs=2)
+    for what in (network, network.optimizer):
+        epoch, rate = preview(what, 2)
+        np.testing.assert_allclose(epoch, [3.0, 3.5, 4.0, 4.5])
+        np.testing.assert_allclose(rate, [*inverse(3, 2), *inverse(4, 2)], rtol=1e-6)
+        epoch, rate = preview(what, 1, steps_per_epoch=4)
+        np.testing.assert_allclose(epoch, [3.0, 3.25, 3.5, 3.75])
+        np.testing.assert_allclose(rate, inverse(3, 4), rtol=1e-6)
+    assert_rates(train(network, LearningRateLogger(), steps=4, epochs=1)[0], [inverse(3, 4)])
+
+
+def test_preview_plot_and_rehearse_take_the_scale_of_a_model():
+    """And a rehearsal its state: the next value that is not better reduces again."""
+    network, plateau = measuring(continuous()), waiting(patience=2)
+    train(network, plateau, steps=2, epochs=4)
+    assert plateau.state["scale"] == 0.5
+    assert plateau.state["wait"] == 1
+    epoch, rate = preview(network, 1)
+    np.testing.assert_allclose(epoch, [4.0, 4.5])
+    np.testing.assert_allclose(rate, np.multiply(0.5, inverse(4, 2)), rtol=1e-6)
+    (line,) = plot(network, 1).axes[0].lines
+    np.testing.assert_allclose(line.get_xdata()[:2], epoch)
+    np.testing.assert_allclose(line.get_ydata()[:2], rate, rtol=1e-6)
+    rehearsal = rehearse(waiting(patience=2), [1.0, 1.0], network)
+    assert rehearsal.epoch.tolist() == [4, 5]
+    assert rehearsal.scale.tolist() == [0.5, 0.25]
+    expected = [0.5 * inverse(4, 2)[-1], 0.25 * inverse(5, 2)[-1]]
+    np.testing.assert_allclose(rehearsal.learning_rate, expected, rtol=1e-6)
+    assert plateau.state["scale"] == 0.5
+    assert not isinstance(schedule_of(measuring(table()).optimizer), PlateauScale)
+
+
+def test_epochs_of_keras_schedules_are_those_of_fit_too():
+    """`InEpochs` over a cosine, with other batch sizes."""
+    network = measuring(InEpochs(keras.optimizers.schedules.CosineDecay(0.5, decay_steps=4)))
+    trained = train(network, LearningRateLogger(), steps=4, epochs=1)[0]
+    trained += train(network, waiting(), steps=2, epochs=3)[0]
+    expected = [
+        [0.25 * (1 + np.cos(np.pi * (epoch + step / steps) / 4)) for step in range(steps)]
+        for epoch, steps in enumerate((4, 2, 2, 2))
+    ]
+    assert_rates(trained, expected)

@@ -80,8 +80,8 @@ def rehearse(
         plateau: A `PlateauDecay`. Where its metric is not a loss, it needs a `mode` other than
             "auto", since there is no model here to ask.
         values: One value an epoch (or, with `every`, each so many steps), from epoch 0 on: a list,
-            an array or a pandas `Series` of numbers, with `None` for an epoch without the metric; or the `History` of an earlier
-            `fit`, or its dict; or the path of a CSV file with a row an epoch, as `CSVLogger`
+            an array or a pandas `Series` of numbers, with `None` for an epoch without the metric;
+            or the `History` of an earlier `fit`, or its dict; or the path of a CSV file with a row an epoch, as `CSVLogger`
             writes it: with any separator, a byte order mark or an index column. Its `epoch`
             column, if it has one, may count from 0 or from 1; an epoch that is left out is one
             without the metric. Where that column falls back, a run was resumed there, and the
