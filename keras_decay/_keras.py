@@ -116,6 +116,24 @@ def step_counter(optimizer: Any) -> Any:
     return optimizer._iterations if hasattr(optimizer, "_iterations") else optimizer.iterations
 
 
+def momentum_variables(optimizer: Any) -> list[Any]:
+    """The first moments that an optimizer carries from one update to the next.
+
+    Keras names all of them alike, in SGD, Adam, AdamW, Nadam, Adamax, RMSprop, Lion, Lamb and Muon;
+    the second moments have other names.
+    """
+    return [each for each in optimizer.variables if each.name.endswith("momentum")]
+
+
+def moving_averages(optimizer: Any) -> list[tuple[Any, Any]]:
+    """With `use_ema=True` the averages of the weights, each with its weight.
+
+    Keras overwrites the weights by them, and has no public name for them.
+    """
+    averages = getattr(optimizer, "_model_variables_moving_average", None) or []
+    return list(zip(averages, optimizer._trainable_variables, strict=True)) if averages else []
+
+
 @contextlib.contextmanager
 def without_variables(optimizers: list[Any], names: tuple[str, ...]) -> Iterator[None]:
     """Takes the variables that the optimizers have under these names out of their `variables`,

@@ -87,9 +87,9 @@ class PlateauDecay(RateCallback):
     they save the epoch's observation too. Where several processes train the model together, an
     observation is the mean of their values; do on every process what you do on one.
 
-    Before training it does what `LearningRateLogger` does: tells schedules how many steps an
-    epoch has, and warns. At each epoch end it adds to the logs: `learning_rate`, the rate of the
-    epoch's last step, and, over a schedule, `learning_rate_scale`, the scale of that step. (With
+    It does what `LearningRateLogger` does: counts the epochs for schedules without a
+    `steps_per_epoch`, and warns. At each epoch end it adds to the logs: `learning_rate`, the rate
+    of the epoch's last step, and, over a schedule, `learning_rate_scale`, the scale of that step. (With
     a `MultiOptimizer`, `learning_rate_<name>` of each inner optimizer; with `optimizer=`, that
     name at the end.) A rate that is in the logs already stays.
 
@@ -103,7 +103,8 @@ class PlateauDecay(RateCallback):
         min_delta: Float >= 0, by how much a value has to be better.
         relative: Whether `min_delta` is a fraction of the best value.
         smoothing: Float in [0, 1), the weight of the past in the moving average; 0 for none.
-        cooldown: Int >= 0, the number of observations after a reduction that do not count.
+        cooldown: Int >= 0, the number of observations after a reduction that do not count. (Keras's
+            `cooldown=c` is `c - 1` here.)
         min_learning_rate: Float >= 0, the floor.
         max_reductions: Int >= 0, how many reductions there may be; `None` for any number.
         reduce_on: "plateau", or "improvement": reduce each time the metric has improved
@@ -119,31 +120,36 @@ class PlateauDecay(RateCallback):
             epoch get the last value where they have none of that name.
         validation_data: What `model.evaluate` takes: a tuple of arrays, a `tf.data.Dataset`, a
             `PyDataset`, a `DataLoader`; with `every` only. Not part of the config.
-        restore_best_weights: Whether to go on from the best weights seen at a reduction. They
-            are kept on the host: one more copy of the model's weights. The optimizer's own
-            state (momentum, ...) stays as it is.
+        restore_best_weights: Whether training goes on from the best weights seen, at a reduction
+            (`EarlyStopping` puts them back when training ends). Momentum, and whatever is not
+            finite, begins from zero there; second moments and counters go on. The weights are
+            kept on the host, one more copy of the model's, and are in the files that hold the
+            optimizer's state: a weights file is twice as large.
         recover: Whether to go back, when the metric or the training loss of an epoch is not
             finite, to the end of the last epoch that was finite (or the start of training), with
             the weights and all of the optimizer but its step counter and rate, and to reduce at
-            once. The copy is kept on the host and made anew at each epoch: as large as the weights
-            and the optimizer's state (three times the weights with Adam), and twice that while it
-            is made. (A loss that explodes and stays finite is not undone.)
+            once. All optimizers of the model go back. The copy is kept on the host and made anew
+            at each epoch: as large as the weights and the optimizers' state (three times the
+            weights with Adam), and twice that while it is made. With
+            `gradient_accumulation_steps` the counter goes on to where as many gradients are
+            accumulated as in the copy. (A loss that explodes and stays finite is not undone.)
         stop_at_minimum: Whether to stop training when a reduction is due and none can be made:
             at the floor, or after `max_reductions`.
         optimizer: String, the attribute of the model that holds the optimizer, for a model with
             several of them, each of which has a `PlateauDecay` of its own.
-        verbose: 1 prints a line at each reduction.
+        verbose: 1 (or True) prints a line at each reduction, at each observation inside an epoch,
+            and when training goes on from an earlier state.
 
     Attributes:
-        state: See below.
         observations: What `every` has observed: a list of `(step, value, reduced)`.
 
     Raises:
         TypeError: an argument of the wrong type; a learning rate that is neither a float nor a
             `LearningRateSchedule`.
         ValueError: an argument out of its range; `mode="auto"` and a metric that declares no
-            direction; two `PlateauDecay` on one optimizer; a schedule that is to learn its
-            `steps_per_epoch` in a `fit` that does not know it.
+            direction; two `PlateauDecay` on one optimizer; a schedule that counts the epochs
+            of a `fit` which does not know how many steps one has; with `every`, a metric that
+            `validation_data` or the training run does not bring.
         RuntimeError: processes that train the model together and have different rates.
 
     Example:
@@ -460,7 +466,8 @@ class PlateauDecay(RateCallback):
         elif made is not None and self.restore_best_weights:
             weights = usable_weights(state.best_weights, self.model)
             state = replace(state, best_weights=weights)
-            writes += [] if weights is None else [restoring_weights(self.model, weights)]
+            if weights is not None:
+                writes.append(restoring_weights(self.model, optimizer, weights))
         if made is not None:
             plateau, set_rates = made
             state = replace(state, plateau=plateau)

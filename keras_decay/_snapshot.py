@@ -69,14 +69,10 @@ class Snapshot(VariableValues):
     """
 
     def __init__(self, model: Any, optimizer: Any):
-        self._optimizers = {
-            id(each): each
-            for outer in (optimizer, *_keras.held_optimizers(model))
-            for each in _keras.all_optimizers(outer)
-        }
+        self._optimizers = _with_inner(model, optimizer)
         kept = {
             id(variable)
-            for each in self._optimizers.values()
+            for each in self._optimizers
             for variable in (
                 _keras.step_counter(each),
                 _keras.learning_rate(each),
@@ -86,7 +82,7 @@ class Snapshot(VariableValues):
         }
         of_optimizers = {
             id(variable): variable
-            for each in self._optimizers.values()
+            for each in self._optimizers
             for variable in each.variables
             if id(variable) not in kept
         }
@@ -94,7 +90,7 @@ class Snapshot(VariableValues):
         super().__init__([*learnt, *model.non_trainable_variables])
         # Of what is not learnt, a mask may well be infinite.
         self.finite = all(np.isfinite(value).all() for value in self._values[: len(learnt)])
-        self._phases = {key: _phase(each) for key, each in self._optimizers.items()}
+        self._phases = list(map(_phase, self._optimizers))
 
     def restoring(self) -> Write:
         """What goes back to this state. It can be repeated.
@@ -103,10 +99,10 @@ class Snapshot(VariableValues):
         of so many steps, so the counter goes on to where there are as many again.
         """
         counters = []
-        for key, optimizer in self._optimizers.items():
+        for optimizer, phase in zip(self._optimizers, self._phases, strict=True):
             count = getattr(optimizer, "gradient_accumulation_steps", None)
             if count:
-                ahead = (self._phases[key] - _phase(optimizer)) % count
+                ahead = (phase - _phase(optimizer)) % count
                 counters.append((_keras.step_counter(optimizer), steps_done(optimizer) + ahead))
 
         def write() -> None:
@@ -123,6 +119,35 @@ def _phase(optimizer: Any) -> int:
     return steps_done(optimizer) % count if count else 0
 
 
-def restoring_weights(model: Any, weights: Sequence[NDArray[Any]]) -> Write:
-    """What puts weights back into the model. It can be repeated."""
-    return lambda: model.set_weights(weights)
+def restoring_weights(model: Any, optimizer: Any, weights: Sequence[NDArray[Any]]) -> Write:
+    """What puts weights back into the model. It can be repeated.
+
+    Momentum begins from zero, since that of the weights that were left leads back to them, and so
+    does what is not finite; averages of the weights begin at these. Second moments and counters
+    go on.
+    """
+    optimizers = _with_inner(model, optimizer)
+    variables = [variable for each in optimizers for variable in each.variables]
+    momenta = {id(variable) for each in optimizers for variable in _keras.momentum_variables(each)}
+    from_zero = [
+        variable
+        for variable in {id(each): each for each in variables}.values()
+        if id(variable) in momenta or not np.isfinite(to_numpy(variable).astype("float64")).all()
+    ]
+    averages = [pair for each in optimizers for pair in _keras.moving_averages(each)]
+
+    def write() -> None:
+        model.set_weights(weights)
+        for variable in from_zero:
+            variable.assign(np.zeros(variable.shape, "float32"))
+        for average, variable in averages:
+            average.assign(variable)
+
+    return write
+
+
+def _with_inner(model: Any, optimizer: Any) -> list[Any]:
+    """All optimizers of a model, those inside others too."""
+    outer = (optimizer, *_keras.held_optimizers(model))
+    found = {id(each): each for one in outer for each in _keras.all_optimizers(one)}
+    return list(found.values())

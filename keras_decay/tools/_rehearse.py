@@ -81,12 +81,12 @@ def rehearse(
             "auto", since there is no model here to ask.
         values: One value an epoch (or, with `every`, each so many steps), from epoch 0 on: a list,
             an array or a pandas `Series` of numbers, with `None` for an epoch without the metric;
-            or the `History` of an earlier `fit`, or its dict; or the path of a CSV file with a row an epoch, as `CSVLogger`
-            writes it: with any separator, a byte order mark or an index column. Its `epoch`
-            column, if it has one, may count from 0 or from 1; an epoch that is left out is one
-            without the metric. Where that column falls back, a run was resumed there, and the
-            later rows count; where it starts again from the file's first epoch, another run
-            begins: the last one is rehearsed, with a warning.
+            or the `History` of an earlier `fit`, or its dict; or the path of a CSV file with a row
+            an epoch, as `CSVLogger` writes it: with any separator, a byte order mark or an index
+            column. Its `epoch` column, if it has one, may count from 0 or from 1; an epoch that is
+            left out is one without the metric. Where that column falls back, a run was resumed
+            there, and the later rows count; where it starts again from the file's first epoch,
+            another run begins: the last one is rehearsed, with a warning.
         learning_rate: The rate to start from: a float > 0 or any `LearningRateSchedule`. (Of a
             `PlateauScale`, what it is around: a rehearsal starts afresh.) Or an optimizer, or a
             compiled model: on from where it stands, with its epochs, its scale and its state.
