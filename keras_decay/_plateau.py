@@ -473,7 +473,8 @@ class PlateauDecay(RateCallback):
             state = replace(state, plateau=plateau)
             writes += set_rates
         else:
-            self.model.stop_training |= self.stop_at_minimum
+            if self.stop_at_minimum:
+                self.model.stop_training = True
             if not recovers:  # That has its own word for it.
                 self._warnings.warn_if_at_floor(
                     state.plateau.reductions, learning_rates(optimizer), self.min_learning_rate
