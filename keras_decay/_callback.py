@@ -272,7 +272,8 @@ class RateCallback(Configured, keras.callbacks.Callback):
     def _watches_alone(self) -> bool:
         """Whether no other optimizer has a callback of this kind: the logger has all of them."""
         counters = [shared.counter for shared in self.params[SHARED].values()]
-        return sum(each.counts_first >= self.counts_first for each in counters) == 1
+        alike = [each for each in counters if each.counts_first >= self.counts_first]
+        return len(alike) == 1
 
     def _warn_at_end(self, suffix: str, optimizer: Any, shared: Shared) -> None:
         """Compares an epoch with what the optimizer has done in it."""
@@ -301,4 +302,4 @@ def _counts_every_step(optimizer: Any) -> bool:
     """Whether the optimizer's counter tells how many steps it has taken: one that scales the loss
     leaves out what overflows, and a user's own around another may count elsewhere."""
     inner = _keras.inner_optimizers(optimizer)
-    return not _keras.wrappers(optimizer) and not any(map(_keras.forwards_learning_rate, inner))
+    return not (_keras.wrappers(optimizer) or any(map(_keras.forwards_learning_rate, inner)))
