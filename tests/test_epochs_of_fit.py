@@ -607,6 +607,7 @@ def test_a_fit_of_unknown_length_is_an_error_before_the_first_step(callback):
     assert_rates(rates.trained, [inverse(0, 3), inverse(1, 3)])
 
 
+@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="`tf.data` comes with TensorFlow")
 def test_the_extra_step_of_a_dataset_of_unknown_size_does_not_add_up():
     """After a `fit` that told the number; a float rate hears of no schedule."""
