@@ -160,6 +160,7 @@ class Attached:
             if BACKEND == "jax":
                 # JAX compiles in what is no variable of the optimizer.
                 setattr(inner, name, variable)
+                _keras.record_shardings(self._model)
         return variable
 
 

@@ -156,6 +156,16 @@ def without_variables(optimizers: list[Any], names: tuple[str, ...]) -> Iterator
             own.insert(index, variable)
 
 
+def record_shardings(model: Any) -> None:
+    """Has an old version of Keras on JAX know of variables that came when `fit` had begun.
+
+    It looks up the sharding of each by its place, in what this took down.
+    """
+    record = getattr(model, "_record_training_state_sharding_spec", None)
+    if record is not None:
+        record()
+
+
 @contextlib.contextmanager
 def fresh_train_step(model: Any) -> Iterator[None]:
     """Makes the training step of the model another function, for as long as the block runs.
