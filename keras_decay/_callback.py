@@ -269,6 +269,11 @@ class RateCallback(Configured, keras.callbacks.Callback):
         done = max(shared.counters, default=0)
         warnings.warn_if_starting_over(inner, shared.first_epoch, done, steps)
 
+    def _watches_alone(self) -> bool:
+        """Whether no other optimizer has a callback of this kind: the logger has all of them."""
+        counters = [shared.counter for shared in self.params[SHARED].values()]
+        return sum(each.counts_first >= self.counts_first for each in counters) == 1
+
     def _warn_at_end(self, suffix: str, optimizer: Any, shared: Shared) -> None:
         """Compares an epoch with what the optimizer has done in it."""
         run = self._this_run()
@@ -283,7 +288,7 @@ class RateCallback(Configured, keras.callbacks.Callback):
                 run.batch + 1,
                 updates=shared.updates or 1,
                 size_known=bool(self.params.get("steps")),
-                alone=len(self.params[SHARED]) == 1,
+                alone=self._watches_alone(),
                 expected=self.model.stop_training,
             )
         if max(counted, default=0):

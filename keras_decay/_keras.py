@@ -11,8 +11,8 @@ from typing import Any
 
 import keras
 from keras.src.backend.common import global_state
-from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
+GLOBAL_SEED_GENERATOR = "global_seed_generator"  # Old versions of Keras have no name for it.
 CALLBACK_OUTSIDE_FIT = {"_model": None, "params": None}
 """What `fit` gives a callback, before it does. `model` is a property without a setter."""
 

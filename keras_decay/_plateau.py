@@ -89,9 +89,9 @@ class PlateauDecay(RateCallback):
 
     It does what `LearningRateLogger` does: counts the epochs for schedules without a
     `steps_per_epoch`, and warns. At each epoch end it adds to the logs: `learning_rate`, the rate
-    of the epoch's last step, and, over a schedule, `learning_rate_scale`, the scale of that step. (With
-    a `MultiOptimizer`, `learning_rate_<name>` of each inner optimizer; with `optimizer=`, that
-    name at the end.) A rate that is in the logs already stays.
+    of the epoch's last step, and, over a schedule, `learning_rate_scale`, the scale of that step.
+    (With a `MultiOptimizer`, `learning_rate_<name>` of each inner optimizer; with `optimizer=`,
+    that name at the end.) A rate that is in the logs already stays.
 
     Args:
         monitor: String, the name of the metric in the logs.
@@ -473,7 +473,8 @@ class PlateauDecay(RateCallback):
             state = replace(state, plateau=plateau)
             writes += set_rates
         else:
-            self.model.stop_training |= self.stop_at_minimum
+            if self.stop_at_minimum:
+                self.model.stop_training = True
             if not recovers:  # That has its own word for it.
                 self._warnings.warn_if_at_floor(
                     state.plateau.reductions, learning_rates(optimizer), self.min_learning_rate

@@ -204,7 +204,8 @@ def test_a_rate_of_zero_under_a_plateau_stays_zero_and_is_not_reduced(floor):
     the floor raises nothing."""
     plateau = PlateauDecay(factor=0.5, patience=1, min_learning_rate=floor)
     network = model(EpochSchedule([0.1, 0.1, 0.0, 0.1]))
-    history = fit(network, [plateau], epochs=4, values=[1.0] * 4)
+    with pytest.warns(UserWarning, match="exactly 0 for an epoch"):
+        history = fit(network, [plateau], epochs=4, values=[1.0] * 4)
     np.testing.assert_allclose(history["learning_rate"], [0.1, 0.1, 0.0, 0.05], rtol=1e-6)
     # The observation of epoch 1 finds 0 ahead; those of epochs 2 and 3 a rate to reduce.
     assert plateau.state["reductions"] == 2

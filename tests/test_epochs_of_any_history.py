@@ -18,7 +18,7 @@ import pytest
 from rates import Kill, KilledError, assert_rates, inverse, train, waiting
 from support import BACKEND, Prediction, measuring, number
 
-from keras_decay import InverseTimeDecay, LearningRateLogger, ProductSchedule
+from keras_decay import InverseTimeDecay, LearningRateLogger, LinearWarmup, ProductSchedule
 
 SEQUENCES, ACTIONS = 20, 9
 SIZES = [1, 2, 3, 4]
@@ -27,6 +27,7 @@ SIZES = [1, 2, 3, 4]
 MAKERS = [
     lambda: InverseTimeDecay(0.5, 1.0),
     lambda: ProductSchedule([InverseTimeDecay(0.25, 1.0), 2.0]),
+    lambda: LinearWarmup(InverseTimeDecay(0.5, 1.0), 0),
 ]
 
 
@@ -113,6 +114,10 @@ class History:
 
     def fit_at_a_later_epoch(self):
         self.fit(epoch=self.known.epochs + 2)
+
+    def fit_at_the_next_index(self):
+        """Or the one after that: in a new process an epoch may have been lost with the old one."""
+        self.fit(epoch=self.known.index + self.random.choice([1, 2]))
 
     def fit_without_ours(self):
         if self.known.steps is None:

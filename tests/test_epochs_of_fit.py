@@ -22,7 +22,7 @@ from rates import (
     train,
     waiting,
 )
-from support import BACKEND, has_multi_optimizer, measuring, number, weight
+from support import BACKEND, Prediction, has_multi_optimizer, measuring, number, weight
 
 from keras_decay import (
     EpochSchedule,
@@ -48,6 +48,14 @@ def table():
 
 def continuous():
     return InverseTimeDecay(0.5, 1.0)
+
+
+# What a plateau says of the values that it has missed is tested elsewhere.
+missed = pytest.mark.filterwarnings(
+    "ignore:Training goes on at epoch",
+    "ignore:`PlateauDecay` goes on at epoch . without",
+    "ignore:Epoch . is trained a second time",
+)
 
 
 # What a user changes between two calls of `fit`.
@@ -254,6 +262,8 @@ def test_evaluating_and_predicting_say_nothing_of_epochs(callback):
     network, ours = measuring(continuous()), callback()
     network.evaluate(ones(5), ones(5), batch_size=1, verbose=0, callbacks=[ours])
     network.predict(ones(7), batch_size=1, verbose=0, callbacks=[ours])
+    with pytest.raises(ValueError, match="does not know yet how many steps"):
+        network.optimizer.learning_rate  # noqa: B018
     assert_rates(train(network, ours, steps=3, epochs=1)[0], [inverse(0, 3)])
     network.evaluate(ones(5), ones(5), batch_size=1, verbose=0, callbacks=[ours])
     assert_rates(train(network, ours, steps=2, epochs=1)[0], [inverse(1, 2)])
@@ -261,23 +271,30 @@ def test_evaluating_and_predicting_say_nothing_of_epochs(callback):
 
 @has_multi_optimizer
 @each_callback
-def test_each_optimizer_of_several_is_in_the_same_epoch(callback):
-    """A `MultiOptimizer` with a kernel and a bias, each at a rate of its own."""
-    kernel = keras.optimizers.SGD(continuous(), name="kernel")
-    bias = keras.optimizers.SGD(table(), name="bias")
-    network = keras.Sequential(
-        [keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="zeros")]
-    )
-    optimizer = keras.optimizers.MultiOptimizer(
-        keras.optimizers.OptimizerMap(bias, {".*kernel": kernel})
-    )
-    network.compile(optimizer, measuring().loss)
-    for epoch, steps in enumerate((2, 3, 1)):
+def test_each_optimizer_of_several_is_in_the_same_epoch(callback, tmp_path):
+    """A `MultiOptimizer` with a kernel and a bias, each at a rate of its own; also from a file."""
+
+    def make():
+        kernel = keras.optimizers.SGD(continuous(), name="kernel")
+        bias = keras.optimizers.SGD(table(), name="bias")
+        rates = keras.optimizers.OptimizerMap(bias, {".*kernel": kernel})
+        layers = [keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="zeros")]
+        network = keras.Sequential(layers)
+        network.compile(keras.optimizers.MultiOptimizer(rates), Prediction())
+        return network
+
+    network = make()
+    for epoch, steps in enumerate((2, 3, 1, 4)):
+        if epoch == 3:
+            network.save_weights(tmp_path / "model.weights.h5")
+            network = make()
+            waiting().attach(network)
+            network.load_weights(tmp_path / "model.weights.h5")
         before = network.get_weights()
         history = network.fit(
             ones(steps), ones(steps), batch_size=1, verbose=0, callbacks=[Rates(), callback()]
         ).history
-        moved = [float((a - b).item()) for a, b in zip(before, network.get_weights(), strict=True)]
+        moved = [(a - b).item() for a, b in zip(before, network.get_weights(), strict=True)]
         expected = [sum(inverse(epoch, steps)), steps * TABLE[epoch]]
         np.testing.assert_allclose(moved, expected, rtol=1e-4)
         np.testing.assert_allclose(
@@ -356,8 +373,10 @@ def test_a_logger_counts_for_every_optimizer_that_the_model_holds():
     """One under another name has a rate as soon as the `fit` has begun."""
     network = measuring(0.1)
     network.d_optimizer = keras.optimizers.SGD(StepDecay(0.1, 0.5, 1))
-    train(network, LearningRateLogger(), steps=1, epochs=2)
-    assert number(network.d_optimizer.learning_rate) == pytest.approx(0.1)
+    for _ in range(2):
+        train(network, LearningRateLogger(), steps=1, epochs=2)
+        # It has taken no step, so it has trained no epoch.
+        assert number(network.d_optimizer.learning_rate) == pytest.approx(0.1)
 
 
 # Files.
@@ -418,6 +437,19 @@ def test_a_loaded_model_is_where_it_was_saved_before_any_fit(callback, part, tmp
     now = 0.5 / (1.0 + epoch + part / 3)
     assert number(loaded.optimizer.learning_rate) == pytest.approx(now, rel=1e-5)
     assert_rates(train(loaded, callback(), steps=4, epochs=1)[0], [inverse(epoch, 4)])
+
+
+@missed
+@each_callback
+def test_epochs_lost_between_the_last_file_and_the_kill_are_counted(callback, tmp_path):
+    """`fit` says so: it goes on two epochs after the last one that the file has seen."""
+    network = measuring(continuous())
+    for steps in (2, 3):
+        train(network, callback(), steps=steps, epochs=2)
+    network.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    trained, _ = train(loaded, callback(), steps=2, initial_epoch=3, epochs=4)
+    assert_rates(trained, [inverse(5, 2)])
 
 
 @pytest.mark.parametrize("lie", [-3, 2.5, float("nan"), 0], ids=str)
@@ -494,14 +526,6 @@ def backed_up(callback, backup, frequency, backup_first, *others, **arguments):
     callbacks = [callback(), keras.callbacks.BackupAndRestore(backup, save_freq=frequency)]
     callbacks = callbacks[::-1] if backup_first else callbacks
     return train(eager(continuous()), *callbacks, *others, **arguments)
-
-
-# What a plateau says of the values that it has missed is tested elsewhere.
-missed = pytest.mark.filterwarnings(
-    "ignore:Training goes on at epoch",
-    "ignore:`PlateauDecay` goes on at epoch . without",
-    "ignore:Epoch . is trained a second time",
-)
 
 
 @missed
@@ -607,6 +631,7 @@ def test_a_fit_of_unknown_length_is_an_error_before_the_first_step(callback):
     assert_rates(rates.trained, [inverse(0, 3), inverse(1, 3)])
 
 
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="`tf.data` comes with TensorFlow")
 def test_the_extra_step_of_a_dataset_of_unknown_size_does_not_add_up():
     """After a `fit` that told the number; a float rate hears of no schedule."""

@@ -250,8 +250,8 @@ def test_each_recovers_the_model_and_all_its_optimizers():
 def test_a_logger_counts_and_logs_for_every_optimizer_of_the_model():
     """By the name of the attribute; each schedule counts the epochs of `fit`."""
     network = gan(lambda: StepDecay(0.1, 0.5, 1))
-    with pytest.warns(UserWarning, match="taken no step in this epoch"):  # Keras's own one.
-        history = fit(network, [LearningRateLogger()], 3)
+    # That Keras's own one takes no step is nothing to warn of.
+    history = fit(network, [LearningRateLogger()], 3)
     for name in NAMES:
         np.testing.assert_allclose(history[f"learning_rate_{name}"], [0.1, 0.05, 0.025], rtol=1e-6)
         assert number(getattr(network, name).learning_rate) == pytest.approx(0.0125)

@@ -237,7 +237,8 @@ def test_a_floor_above_the_rate_leaves_the_rate_alone():
     """A plateau never raises a rate."""
     for learning_rate in (0.1, PlateauScale(0.1)):
         plateau = PlateauDecay(patience=1, min_learning_rate=0.5)
-        history = fit(model(learning_rate), [plateau], epochs=3, values=FLAT)
+        with pytest.warns(UserWarning, match="the learning rate is at its floor already"):
+            history = fit(model(learning_rate), [plateau], epochs=3, values=FLAT)
         np.testing.assert_allclose(history["learning_rate"], [0.1] * 3, rtol=1e-6)
         assert plateau.state["reductions"] == 0
 

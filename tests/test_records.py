@@ -117,7 +117,7 @@ def test_what_a_logger_saw_is_drawn_over_the_steps(every):
     steps, rates = np.transpose(logger.seen["learning_rate"])
     np.testing.assert_array_equal(line.get_xdata(), steps)
     np.testing.assert_array_equal(line.get_ydata(), rates)
-    assert steps.tolist() == ([3, 7, 11] if every is None else [0, 2, 4, 6, 8, 10])
+    assert steps.tolist() == ([3, 7, 11] if every is None else [1, 3, 5, 7, 9, 11])
     np.testing.assert_allclose(rates, 0.1 * 0.5 ** (steps // 4), rtol=1e-6)
     with pytest.raises(ValueError, match="`what` must be a `LearningRateLogger` that was in a"):
         plot(LearningRateLogger())
