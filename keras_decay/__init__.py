@@ -24,7 +24,8 @@ And to look before training:
 
 - `steps_per_epoch`: how many steps an epoch of `fit` has.
 - `preview`: the rate at every step, as arrays.
-- `rehearse`: what a `PlateauDecay` would have done with the metrics of an earlier run.
+- `rehearse`: what a `PlateauDecay` would have done with the metrics of an earlier run; it returns a
+  `Rehearsal`.
 - `find_learning_rate`: a range test, for the rate to start from; it returns a `RangeTest`.
 - `plot`: a picture of schedules, of a `History`, of a rehearsal, or of a range test.
 """
@@ -37,7 +38,7 @@ from keras_decay._schedules import EpochSchedule, InEpochs, InverseTimeDecay, St
 from keras_decay.tools._plot import plot
 from keras_decay.tools._preview import preview
 from keras_decay.tools._range_test import RangeTest, find_learning_rate
-from keras_decay.tools._rehearse import rehearse
+from keras_decay.tools._rehearse import Rehearsal, rehearse
 from keras_decay.tools._steps import steps_per_epoch
 
 __version__ = "0.1.0"
@@ -53,6 +54,7 @@ __all__ = [
     "PlateauScale",
     "ProductSchedule",
     "RangeTest",
+    "Rehearsal",
     "StepDecay",
     "find_learning_rate",
     "plot",

@@ -71,3 +71,13 @@ def test_stored_outputs_hold_no_error_stream(notebook):
     outputs = [output for cell in cells(notebook, "code") for output in cell["outputs"]]
     assert outputs
     assert not any(output.get("name") == "stderr" for output in outputs)
+
+
+def test_the_table_of_source_files_is_that_of_the_package():
+    """Each file of the package has its idea in a row, and no row is of a file that has gone."""
+    package = ROOT / "keras_decay"
+    files = {path.relative_to(package).as_posix() for path in package.rglob("_*.py")}
+    page = (ROOT / "notebooks" / "guide" / "project.md").read_text(encoding="utf-8")
+    table = page.partition("| file | idea |\n")[2]
+    named = [name for row in table.splitlines() for name in re.findall(r"`(\S+\.py)`", row)]
+    assert sorted(named) == sorted(file for file in files if not file.endswith("__init__.py"))

@@ -36,7 +36,7 @@ class Rehearsal(Columns):
     `columns` is a dict of the arrays of one length: `pandas.DataFrame(rehearsal.columns)` is a
     table of the epochs.
 
-    Attributes:
+    Args:
         epoch: Ints, counted from 0. Of a plateau with `every`: floats, how many epochs had passed
             at each observation.
         learning_rate: The rate of the epoch's last step, as the logs would show it.
@@ -44,6 +44,13 @@ class Rehearsal(Columns):
         value: The metric; NaN in an epoch without it.
         reductions: The epochs at whose end the rate was reduced.
         monitor: The name of the metric.
+
+    Example:
+
+    >>> plateau = keras_decay.PlateauDecay(factor=0.5, patience=1)
+    >>> rehearsal = keras_decay.rehearse(plateau, [1.0, 0.8, 0.9], 0.1)
+    >>> isinstance(rehearsal, keras_decay.Rehearsal), rehearsal.reductions.tolist()
+    (True, [2])
     """
 
     epoch: NDArray[Any]
