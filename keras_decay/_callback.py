@@ -242,11 +242,16 @@ class RateCallback(Configured, keras.callbacks.Callback):
         """What the logs say of the last step: taken down before anything changes it."""
         batch = self._this_run().batch
         if shared.logged[0] != batch or not shared.logged[1]:
-            shared.logged = batch, self._rates_now(optimizer, suffix)
+            shared.logged = batch, self._rates_now(optimizer, suffix, shared)
         return shared.logged[1]
 
-    def _rates_now(self, optimizer: Any, suffix: str) -> dict[str, float]:
-        return learning_rates(optimizer, suffix, last_step=True)
+    def _rates_now(self, optimizer: Any, suffix: str, shared: Shared) -> dict[str, float]:
+        counters = map(steps_done, _keras.inner_optimizers(optimizer))
+        counted = max(counters, default=0) - max(shared.counters, default=0)
+        # On data of unknown size TensorFlow counts a step more than it has trained.
+        batches = (shared.updates or 1) * (self._this_run().batch + 1)
+        extra = not self.params.get("steps") and counted == batches + 1
+        return learning_rates(optimizer, suffix, back=1 + extra)
 
     def _ended(self, optimizer: Any, attached: Attached, epoch: int) -> Clock:
         """The clock after the end of an epoch."""

@@ -407,8 +407,8 @@ class PlateauDecay(RateCallback):
         self._kept = None
         super().on_train_end(logs)
 
-    def _rates_now(self, optimizer: Any, suffix: str) -> dict[str, float]:
-        rates, attached = super()._rates_now(optimizer, suffix), self._known()
+    def _rates_now(self, optimizer: Any, suffix: str, shared: Shared) -> dict[str, float]:
+        rates, attached = super()._rates_now(optimizer, suffix, shared), self._known()
         if attached.scales:
             rates[f"learning_rate_scale{suffix}"] = attached.state.plateau.scale
         return rates

@@ -36,12 +36,12 @@ def rate_used(rate: Any, step: int) -> float:
     return float(np.float32(rate_at(rate, step)))
 
 
-def effective_rate(optimizer: Any, last_step: bool = False) -> float:
-    """The rate of an optimizer at its next step, or at the last one done."""
+def effective_rate(optimizer: Any, back: int = 0) -> float:
+    """The rate of an optimizer at its next step, or so many steps back."""
     schedule = schedule_of(optimizer)
     if schedule is None:
         return float(to_number(optimizer.learning_rate))
-    return rate_used(schedule, max(steps_done(optimizer) - last_step, 0))
+    return rate_used(schedule, max(steps_done(optimizer) - back, 0))
 
 
 def named_optimizers(optimizer: Any, suffix: str = "") -> Iterator[tuple[str, Any]]:
@@ -61,9 +61,9 @@ def named_optimizers(optimizer: Any, suffix: str = "") -> Iterator[tuple[str, An
         yield name, inner
 
 
-def learning_rates(optimizer: Any, suffix: str = "", last_step: bool = False) -> dict[str, float]:
+def learning_rates(optimizer: Any, suffix: str = "", back: int = 0) -> dict[str, float]:
     """The effective rates by the names that they are logged under."""
     return {
-        f"learning_rate{name}": effective_rate(inner, last_step)
+        f"learning_rate{name}": effective_rate(inner, back)
         for name, inner in named_optimizers(optimizer, suffix)
     }

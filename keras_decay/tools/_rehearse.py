@@ -148,7 +148,7 @@ def rehearse(
         counter.assign(source.step + steps)
         epoch = source.epoch + steps / source.steps_per_epoch
         label = epoch if plateau.every else int(epoch) - 1
-        rows.append((label, effective_rate(optimizer, last_step=True), copy.state["scale"]))
+        rows.append((label, effective_rate(optimizer, back=1), copy.state["scale"]))
         if value is not None and copy.update(value, math.ceil(epoch) - 1):
             reductions.append(label)
         if model.stop_training:
