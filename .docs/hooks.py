@@ -25,7 +25,7 @@ CONTRIBUTING, SECURITY = ".github/CONTRIBUTING.md", ".github/SECURITY.md"
 # Arguments too, and mostly meant as such.
 ARGUMENTS = {"steps_per_epoch"}
 # Of use to `PlateauDecay` alone, whatever their names say.
-INTERNAL = ("PlateauScale.at", "PlateauScale.write")
+INTERNAL = ("PlateauScale.at", "PlateauScale.place")
 FORMULA = re.compile(r'class="arithmatex">\\([(\[])(.*?)\\[)\]]<', re.DOTALL)
 SCRIPT = re.compile(r"<script\b.*?</script>", re.DOTALL)
 CELL = re.compile(r'(<pre|<div(?= class="clipboard-copy-txt"))')
