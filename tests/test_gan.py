@@ -260,3 +260,28 @@ def test_a_logger_counts_and_logs_for_every_optimizer_of_the_model():
 def test_a_logger_beside_plateaus_that_name_their_optimizers_is_silent():
     """Whoever names them knows of the one that takes no step."""
     fit(gan(RATES["float"]), [*plateaus(), LearningRateLogger()], 2)
+
+
+class Spoil(keras.callbacks.Callback):
+    """Makes all that the generator and its optimizer have NaN, in one epoch, and a loss too."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 1:
+            generator, optimizer = self.model.generator, self.model.g_optimizer
+            for each in (*generator.trainable_variables, *optimizer.variables):
+                if each.ndim:
+                    each.assign(np.full(each.shape, np.nan))
+            logs["d_loss"] = float("nan")
+
+
+def test_going_back_takes_all_optimizers_of_the_model_along():
+    """A momentum that stayed NaN would spoil the weights again."""
+    network = gan(RATES["float"])
+    plateau = PlateauDecay(
+        "d_loss", mode="min", optimizer="d_optimizer", recover=True, factor=0.5, patience=99
+    )
+    fit(network, [Spoil(), plateau], 4)
+    assert plateau.state["reductions"] == 1
+    assert all(np.isfinite(each).all() for each in network.get_weights())
+    for each in network.g_optimizer.variables:
+        assert np.isfinite(keras.ops.convert_to_numpy(each)).all()
