@@ -72,7 +72,7 @@ class Table:
         # (`torch.take` of one index is nothing that its compiler lowers.)
         return torch.index_select(values, 0, index.reshape(-1)).reshape(index.shape)
 
-    def count_reached(self, number: Any) -> Any:
+    def searchsorted(self, number: Any) -> Any:
         """How many values of an increasing table are at or below the numbers."""
         values = self._on_device_of(number)
         if BACKEND == "torch":
@@ -115,7 +115,7 @@ else:
         return number
 
 
-def at_hand(step: Any) -> int | None:
+def read_if_eager(step: Any) -> int | None:
     """A scalar tensor of a step as an int, where it is faster to read it than to compute with it:
     outside of compiled code and, where a training step can be that, on a CPU only, since an
     accelerator would have to wait."""

@@ -35,6 +35,10 @@ class LinearWarmup(Schedule):
     constant. The schedule's own clock starts at 0 when the warmup ends. (`ProductSchedule` makes
     a warmup that does not move the decay.)
 
+    With `start_factor=0` the rate of step 0 is 0, as in Keras's own `CosineDecay` and in optax; so
+    with one step to an epoch a whole epoch is trained at 0, which is warned of. `start_factor=1/W`
+    begins with the first fraction instead.
+
     Args:
         schedule: Any `LearningRateSchedule`, or a float > 0. (A `PlateauScale` goes around the
             warmup, not into it.)

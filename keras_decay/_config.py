@@ -36,7 +36,7 @@ class Configured:
             text = LISTS.repr(value) if isinstance(value, (list, tuple)) else repr(value)
             if default is inspect.Parameter.empty and kind is not inspect.Parameter.KEYWORD_ONLY:
                 shown.append(text)
-            # What `fit` has to tell is shown, told or not.
+            # Whether it counts the epochs of `fit` is always shown.
             elif name == "steps_per_epoch" or value != default:
                 shown.append(f"{name}={text}")
         return f"{type(self).__name__}({', '.join(shown)})"

@@ -24,11 +24,11 @@ from keras_decay._backend import (
     COUNTER,
     LAST_STEP,
     Table,
-    at_hand,
     constant,
     maximum,
     minimum,
     rate_tensor,
+    read_if_eager,
     to_number,
     to_numpy,
     value_of,
@@ -75,12 +75,12 @@ class Numbers:
         return value
 
     @staticmethod
-    def count_reached(boundaries: Table, step: int) -> int:
+    def searchsorted(boundaries: Table, step: int) -> int:
         """How many of the increasing `boundaries` are at or below `step`."""
         return bisect.bisect_right(boundaries.numbers, step)
 
     @staticmethod
-    def lookup(table: Table, index: int) -> Any:
+    def take(table: Table, index: int) -> Any:
         return table.numbers[index]
 
     @staticmethod
@@ -111,8 +111,8 @@ class Tensors:
     where = staticmethod(where)
     maximum = staticmethod(maximum)
     minimum = staticmethod(minimum)
-    count_reached = staticmethod(Table.count_reached)
-    lookup = staticmethod(Table.take)
+    searchsorted = staticmethod(Table.searchsorted)
+    take = staticmethod(Table.take)
 
     def __init__(self, step: Any, clock: Any):
         self.step = step
@@ -294,7 +294,7 @@ def compute(formula: Callable[[Any, Any], Any], step: Any) -> Any:
     Returns a float32 tensor with the shape of `step`.
     """
     value = value_of(step)
-    number = at_hand(value)
+    number = read_if_eager(value)
     if number is not None:
         return _in_numbers(formula, number, step)
     if isinstance(value, (np.generic, np.ndarray)) or not hasattr(value, "dtype"):

@@ -103,15 +103,16 @@ def forwards_learning_rate(optimizer: Any) -> bool:
 
 
 def is_variable(rate: Any) -> bool:
-    """Whether a rate is a float's variable. (Old Kerases have another class than the public.)"""
+    """Whether a rate is a float's variable. (In old versions of Keras it is of another class than
+    the public one.)"""
     return hasattr(rate, "assign")
 
 
 def step_counter(optimizer: Any) -> Any:
     """The variable that schedules are called with.
 
-    The public property `iterations` is divided by `gradient_accumulation_steps`. (In Kerases
-    that have no `_iterations` it is the variable itself.)
+    The public property `iterations` is divided by `gradient_accumulation_steps`. (In versions of
+    Keras that have no `_iterations` it is the variable itself.)
     """
     return optimizer._iterations if hasattr(optimizer, "_iterations") else optimizer.iterations
 
@@ -186,7 +187,7 @@ def fresh_train_step(model: Any) -> Iterator[None]:
     finally:
         if mine:
             model.train_step = own
-        else:  # In old Kerases `del` deletes variables only.
+        else:  # In old versions of Keras `del` deletes variables only.
             vars(model).pop("train_step", None)
 
 

@@ -96,14 +96,12 @@ class StepDecay(Schedule):
         if isinstance(self.decay_epochs, int):
             decays = xp.floor_divide(step, steps_per_epoch * self.decay_epochs)
         else:
-            decays = xp.count_reached(self._milestones, step)
+            decays = xp.searchsorted(self._milestones, step)
         size, chunks = len(self._powers), len(self._power_chunks)
         decays = xp.minimum(decays, size * chunks - 1)
         if chunks == 1:
-            return xp.lookup(self._powers, decays)
-        rate = xp.lookup(self._powers, decays % size) * xp.lookup(
-            self._power_chunks, decays // size
-        )
+            return xp.take(self._powers, decays)
+        rate = xp.take(self._powers, decays % size) * xp.take(self._power_chunks, decays // size)
         return xp.maximum(rate, self.min_learning_rate)
 
     def _tables(self) -> tuple[Table, Table]:
@@ -295,7 +293,7 @@ class EpochSchedule(Schedule):
 
     def _rate(self, step: Any, xp: Numbers | Tensors) -> Any:
         epoch = xp.floor_divide(step, self._known())
-        return xp.lookup(self._table, xp.minimum(epoch, len(self._table) - 1))
+        return xp.take(self._table, xp.minimum(epoch, len(self._table) - 1))
 
 
 @register

@@ -235,8 +235,8 @@ class Warnings:
             self._once(
                 "floor",
                 f"A reduction is due, but the learning rate is at its floor already: {rates}. "
-                "Pass a lower `min_learning_rate`, or a schedule that does not fall to it by itself. "
-                f"Received: min_learning_rate={floor}",
+                "Pass a lower `min_learning_rate`, or a schedule that does not fall to it by "
+                f"itself. Received: min_learning_rate={floor}",
             )
 
     def warn_of_recovery(self, kept: bool, was_finite: bool, reduced: bool) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of schedules, of trainings, of rehearsals, of range tests."""
+"""Pictures of schedules, training runs, rehearsals and range tests."""
 
 from __future__ import annotations
 
@@ -38,21 +38,23 @@ def plot(
     monitor: str = "val_loss",
     ax: Axes | None = None,
 ) -> Figure:
-    """Draws schedules, a training that is done, a rehearsal, or a range test.
+    """Draws schedules, a training run, a rehearsal, or a range test.
 
     The horizontal axis counts epochs: epoch k lies between k and k + 1, so a metric of epoch k,
     and a reduction at its end, stand at k + 1. A rate that spans decades gets a logarithmic axis.
     (Of a `LearningRateLogger` it counts steps; of a range test it is the rate.)
 
     Args:
-        what: Any `LearningRateSchedule` or a float > 0; a dict from names to them; the `History`
+        what: Any `LearningRateSchedule` or a float > 0; an optimizer or a compiled model, from
+            where it stands; a dict from names to them; the `History`
             of a `fit` that logged `learning_rate`, or its dict; what `rehearse` returned; what
             `find_learning_rate` did: the loss over the rate, with the suggestion marked; or a
             `LearningRateLogger` that was in a `fit`.
         epochs: Int >= 1, the number of epochs to draw; for schedules only.
         steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` for each
-            schedule's own, or that of a schedule in it; for schedules only. One that is to learn
-            its own from `fit` takes this one here, and stays untaught.
+            schedule's own, or that of a schedule in it; for schedules only. What
+            counts the epochs of `fit` takes this number here; of an optimizer that has trained,
+            `None` is the number of its last `fit`.
         monitor: String, the metric to draw with the rate; for a `History` only.
         ax: Matplotlib `Axes` to draw into; `None` for a new figure.
 
