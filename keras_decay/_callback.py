@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Any
 
 import keras
@@ -44,6 +45,12 @@ class Shared:
     """A batch, and what the logs are to say of its last step, whatever has been reduced since."""
     reduced: dict[str, float] = field(default_factory=dict)
     """The rates after the last reduction inside this epoch."""
+
+    def counted(self, optimizer: Any) -> list[int]:
+        """The steps that each inner optimizer has counted in this epoch. (A `MultiOptimizer` may
+        know them only since its first step.)"""
+        now = map(steps_done, _keras.inner_optimizers(optimizer))
+        return [each - before for each, before in zip_longest(now, self.counters, fillvalue=0)]
 
 
 @dataclass
@@ -210,8 +217,7 @@ class RateCallback(Configured, keras.callbacks.Callback):
         """Has the clock know how many updates of the weights a batch brings: once in a `fit`."""
         optimizer = next(each for each in self._optimizers().values() if id(each) == key)
         sync_variables(self.model)
-        counters = map(steps_done, _keras.inner_optimizers(optimizer))
-        moved = [now - before for now, before in zip(counters, shared.counters, strict=False)]
+        moved = shared.counted(optimizer)
         # One that scales the loss leaves out what overflows.
         shared.updates = max(1, round(max(moved, default=0) / (batch + 1)))
         attached = attached_to(optimizer)
@@ -246,8 +252,7 @@ class RateCallback(Configured, keras.callbacks.Callback):
         return shared.logged[1]
 
     def _rates_now(self, optimizer: Any, suffix: str, shared: Shared) -> dict[str, float]:
-        counters = map(steps_done, _keras.inner_optimizers(optimizer))
-        counted = max(counters, default=0) - max(shared.counters, default=0)
+        counted = max(shared.counted(optimizer), default=0)
         # On data of unknown size TensorFlow counts a step more than it has trained.
         batches = (shared.updates or 1) * (self._this_run().batch + 1)
         extra = not self.params.get("steps") and counted == batches + 1
@@ -257,10 +262,7 @@ class RateCallback(Configured, keras.callbacks.Callback):
         """The clock after the end of an epoch."""
         shared, counters = self._this_run().shared[id(optimizer)], attached.counters()
         sure = _counts_every_step(optimizer)
-        moved = [
-            not sure or now != before
-            for now, before in zip(counters, shared.counters, strict=False)
-        ]
+        moved = [not sure or each != 0 for each in shared.counted(optimizer)]
         return attached.state.clock.end(epoch, counters, moved)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -283,9 +285,7 @@ class RateCallback(Configured, keras.callbacks.Callback):
     def _warn_at_end(self, suffix: str, optimizer: Any, shared: Shared) -> None:
         """Compares an epoch with what the optimizer has done in it."""
         run = self._this_run()
-        inner = _keras.inner_optimizers(optimizer)
-        counters = list(map(steps_done, inner))
-        counted = [now - before for now, before in zip(counters, shared.counters, strict=False)]
+        counted = shared.counted(optimizer)
         warnings = run.warnings[id(optimizer)]
         if _counts_every_step(optimizer):
             warnings.warn_if_steps_differ(
@@ -298,9 +298,8 @@ class RateCallback(Configured, keras.callbacks.Callback):
                 expected=self.model.stop_training,
             )
         if max(counted, default=0):
-            warnings.warn_if_zero(
-                optimizer, max(shared.counters, default=0), max(max(counters, default=0) - 1, 0)
-            )
+            first = max(shared.counters, default=0)
+            warnings.warn_if_zero(optimizer, first, first + max(counted) - 1)
 
 
 def _counts_every_step(optimizer: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -206,10 +207,13 @@ def workers(folder):
 
 
 def error_of(*arguments):
-    try:
-        train(*arguments)
-    except RuntimeError as error:
-        return str(error)
+    with warnings.catch_warnings():
+        # One process alone is told that the rate stands below where the plateau left it.
+        warnings.filterwarnings("ignore", "The learning rate stands below")
+        try:
+            train(*arguments)
+        except RuntimeError as error:
+            return str(error)
 
 
 class BackupByTheFirst(keras.callbacks.BackupAndRestore):
