@@ -208,10 +208,17 @@ class RateCallback(Configured, keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         run = self._this_run()
-        run.batch = batch
+        batch = run.batch = self._last_batch(batch)
         for key, shared in run.shared.items():
             if shared.updates is None and shared.counter is self:
                 self._measure_updates(key, shared, batch)
+
+    def _last_batch(self, batch: int) -> int:
+        """The last batch of an execution, of which old versions of Keras tell the first one."""
+        size = getattr(self.model, "steps_per_execution", None) or 1
+        if size > 1 and batch % size == 0:
+            batch = min(batch + size, self.params.get("steps") or batch + size) - 1
+        return batch
 
     def _measure_updates(self, key: int, shared: Shared, batch: int) -> None:
         """Has the clock know how many updates of the weights a batch brings: once in a `fit`."""

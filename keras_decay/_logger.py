@@ -101,6 +101,7 @@ class LearningRateLogger(RateCallback):
         if self.every is None or logs is None or self._batches % self.every:
             return
         for name, inner, number, first, shared in self._rates:
+            batch = self._this_run().batch
             step = first + (shared.updates or 1) * (batch + 1) - 1
             rate = schedule_of(inner) if number is None else shared.reduced.get(name, number)
             # A plateau before this one may have reduced the rate since that step.

@@ -360,7 +360,9 @@ class PlateauDecay(RateCallback):
         if self.every is None:
             return
         before, shared = self._position, self._shared
-        self._position = max(shared.counters, default=0) + (shared.updates or 1) * (batch + 1)
+        self._position = max(shared.counters, default=0) + (shared.updates or 1) * (
+            self._this_run().batch + 1
+        )
         if self._position // self.every != before // self.every:
             self._observe_inside_epoch({} if logs is None else logs)
 

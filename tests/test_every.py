@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 
 import keras
@@ -64,7 +65,7 @@ class Poison(keras.callbacks.Callback):
 
 
 def batches():
-    for first in range(0, STEPS * BATCH, BATCH):
+    for first in itertools.cycle(range(0, STEPS * BATCH, BATCH)):
         yield X[first : first + BATCH], Y[first : first + BATCH]
 
 

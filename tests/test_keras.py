@@ -265,7 +265,9 @@ def test_the_loss_of_a_batch_can_be_computed_without_a_step(takes_training):
 
     class Own(keras.Model):
         def compute_loss(self, x, y, y_pred, sample_weight, **training):
-            assert training == ({"training": True} if takes_training else {})
+            # Old versions of Keras have a `compute_loss` without it.
+            passed = hasattr(keras.Model, "_compute_loss")
+            assert training == ({"training": True} if passed else {})
             return 2 * super().compute_loss(x, y, y_pred, sample_weight)
 
     class Mode(keras.layers.Layer):

@@ -41,11 +41,14 @@ class FirstLoss:
             self._loss = _backend.compiled_for(model, self._loss_of_batch)
 
     def _step_on_jax(self, state: Any, iterator: Any) -> Any:
-        data = next(iterator)
+        # Old versions of Keras pass a list of one batch, which they index.
+        listed = isinstance(iterator, list)
+        data = iterator[0] if listed else next(iterator)
+        again = iterator if listed else iter([data])
         if self._first is None:
             # The step takes the memory of the state that it is given.
             self._first = [[_backend.device_copy(each) for each in group] for group in state]
-            logs, state = self._step(state, iter([data]))
+            logs, state = self._step(state, again)
             self._note(logs)
             return logs, state
         trainable, non_trainable, optimizer, _ = self._first
@@ -55,7 +58,7 @@ class FirstLoss:
             for first, seed in zip(non_trainable, now, strict=True)
         ]
         self._note({"loss": self._loss((trainable, non_trainable, optimizer, metrics), data)})
-        return self._step(state, iter([data]))
+        return self._step(state, again)
 
     def _loss_of_state(self, state: Any, data: Any) -> Any:
         return self._model.train_step(state, data)[0]["loss"]
