@@ -43,7 +43,7 @@ class RangeTest(Columns):
     >>> rate = 10.0 ** np.arange(-6, 2)
     >>> loss = np.array([2.3, 2.3, 2.2, 1.9, 1.2, 0.8, 2.5, 9.0])
     >>> test = keras_decay.RangeTest(rate, loss, smoothed=loss)
-    >>> test.suggestion
+    >>> round(test.suggestion, 4)
     0.01
     """
 
