@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import copy
 import pickle
-import subprocess
-import sys
 import threading
 
 import keras
 import keras_tuner
-import mlflow
 import numpy as np
 import optuna
 import pytest
@@ -324,40 +321,3 @@ def test_a_grid_of_plateaus_trains_each_fold_with_its_own(arguments, grid):
     rates, best = last_rates(classifier(optimizer__learning_rate=0.1, **arguments), grid)
     np.testing.assert_allclose(rates, [0.1 * 0.25, 0.1 * 0.5], rtol=1e-6)
     assert_rates(best, [0.1, 0.1, 0.05])
-
-
-# MLflow
-
-
-SERVER = """
-import sys
-
-sys.modules["keras_decay"] = None  # Not installed.
-import mlflow
-import numpy as np
-
-print(mlflow.pyfunc.load_model(sys.argv[1]).predict(np.ones((4, 3), "float32"))[0].item())
-"""
-
-
-@pytest.mark.filterwarnings("default")  # MLflow's own are many.
-def test_a_server_of_mlflow_predicts_without_this_package(tmp_path):
-    """The model is logged uncompiled, over whatever rate it was trained."""
-    model = network(keras.optimizers.schedules.CosineDecay(0.1, 100))
-    x, y = data()
-    model.fit(x, y, epochs=3, batch_size=BATCH_SIZE, verbose=0, callbacks=[stalled()])
-    mlflow.keras.save_model(
-        keras.Model(model.inputs, model.outputs),
-        str(tmp_path / "model"),
-        pip_requirements=[f"keras=={keras.__version__}", "jax"],
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", SERVER, str(tmp_path / "model")],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    prediction = model.predict(np.ones((4, 3), "float32"), verbose=0)[0].item()
-    assert float(done.stdout.split()[-1]) == pytest.approx(prediction)
