@@ -103,13 +103,15 @@ def test_a_promoted_trial_goes_on_where_it_was_with_attach_in_build(tmp_path):
     assert epochs == [[0], [0], [0], [1, 2], [0, 1, 2], [0, 1, 2]]
 
 
-def test_a_promoted_trial_without_attach_is_warned_of(tmp_path):
-    """Keras then loads nothing into the optimizer, which has no variables yet."""
-    with (
-        pytest.warns(UserWarning, match="Skipping variable loading for optimizer"),
-        pytest.warns(UserWarning, match=r"optimizer is at step 0.*`PlateauDecay\.attach`"),
-    ):
-        hyperband(Search(lambda model: None), tmp_path)
+def test_a_promoted_trial_without_attach_is_in_the_epoch_of_fit_and_starts_a_plateau(tmp_path):
+    """Keras says that it loads nothing into the optimizer, which has no variables yet."""
+    hypermodel = Search(lambda model: None)
+    with pytest.warns(UserWarning, match="Skipping variable loading for optimizer"):
+        hyperband(hypermodel, tmp_path)
+    values, promoted = hypermodel.trials[3]
+    assert promoted.epoch == [1, 2]
+    expected = [values["rate"] * 0.5**epoch for epoch in promoted.epoch]
+    np.testing.assert_allclose(promoted.history["learning_rate"], expected, rtol=1e-6)
 
 
 def test_a_promoted_trial_whose_optimizer_alone_was_built_is_warned_of(tmp_path):
