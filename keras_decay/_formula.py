@@ -180,15 +180,18 @@ class Schedule(Configured, LearningRateSchedule):
                 each._known()
 
 
-def iter_schedules(schedule: Any) -> Iterator[Any]:
-    """The schedule and all that are inside it, each before what is inside it."""
-    if not isinstance(schedule, LearningRateSchedule):
+def iter_schedules(
+    schedule: Any, leave_out: Callable[[Any], bool] = lambda each: False
+) -> Iterator[Any]:
+    """The schedule and all that are inside it, each before what is inside it; none of those that
+    `leave_out` says, nor what is inside them."""
+    if not isinstance(schedule, LearningRateSchedule) or leave_out(schedule):
         return
     yield schedule
     for name in _inner_names(schedule):
         value = getattr(schedule, name)
         for each in value if isinstance(value, (list, tuple)) else [value]:
-            yield from iter_schedules(each)
+            yield from iter_schedules(each, leave_out)
 
 
 def _inner_names(schedule: Any) -> tuple[str, ...]:
@@ -211,20 +214,9 @@ def counting_steps(schedule: Any) -> list[Any]:
     """Those within the schedule that count the optimizer's steps, whatever `fit` says."""
     return [
         each
-        for each in _on_counter(schedule)
+        for each in iter_schedules(schedule, leave_out=_lacks_number)
         if not isinstance(each, Schedule) or getattr(each, "steps_per_epoch", None) is not None
     ]
-
-
-def _on_counter(schedule: Any) -> Iterator[Any]:
-    """Those within the schedule that are not inside one that counts the epochs of `fit`."""
-    if not isinstance(schedule, LearningRateSchedule) or _lacks_number(schedule):
-        return
-    yield schedule
-    for name in _inner_names(schedule):
-        value = getattr(schedule, name)
-        for each in value if isinstance(value, (list, tuple)) else [value]:
-            yield from _on_counter(each)
 
 
 def with_steps_per_epoch(

@@ -48,8 +48,8 @@ def train(made, callbacks, **arguments):
     return made.fit(X, Y, callbacks=callbacks, **arguments).history
 
 
-class Poison(keras.callbacks.Callback):
-    """Makes a weight infinite after a step of the training run."""
+class AtStep(keras.callbacks.Callback):
+    """Does something after a step of the training run."""
 
     def __init__(self, step):
         super().__init__()
@@ -58,10 +58,17 @@ class Poison(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self.count += 1
         if self.count == self.step:
-            if BACKEND == "jax":
-                self.model.jax_state_sync()
-            kernel = self.model.trainable_variables[0]
-            kernel.assign(kernel * np.inf)
+            self.act()
+
+
+class Poison(AtStep):
+    """Makes a weight infinite."""
+
+    def act(self):
+        if BACKEND == "jax":
+            self.model.jax_state_sync()
+        kernel = self.model.trainable_variables[0]
+        kernel.assign(kernel * np.inf)
 
 
 def batches():
@@ -203,15 +210,9 @@ class Killed(Exception):
     pass
 
 
-class Kill(keras.callbacks.Callback):
-    def __init__(self, step):
-        super().__init__()
-        self.step, self.count = step, 0
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.count += 1
-        if self.count == self.step:
-            raise Killed
+class Kill(AtStep):
+    def act(self):
+        raise Killed
 
 
 @pytest.mark.parametrize("step", [1, 9, 10, 11, 25, 40, 41, 55, 80])
