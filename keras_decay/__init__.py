@@ -30,11 +30,11 @@ And to look before training:
 - `plot`: a picture of schedules, of a `History`, of a rehearsal, or of a range test.
 """
 
-from keras_decay._compose import JoinedSchedule, LinearWarmup, ProductSchedule
-from keras_decay._logger import LearningRateLogger
-from keras_decay._plateau import PlateauDecay
-from keras_decay._scale import PlateauScale
-from keras_decay._schedules import EpochSchedule, InEpochs, InverseTimeDecay, StepDecay
+from keras_decay.callbacks._logger import LearningRateLogger
+from keras_decay.optimizer._scale import PlateauScale
+from keras_decay.plateau._plateau import PlateauDecay
+from keras_decay.schedules._compose import JoinedSchedule, LinearWarmup, ProductSchedule
+from keras_decay.schedules._decay import EpochSchedule, InEpochs, InverseTimeDecay, StepDecay
 from keras_decay.tools._plot import plot
 from keras_decay.tools._preview import preview
 from keras_decay.tools._range_test import RangeTest, find_learning_rate
@@ -62,3 +62,7 @@ __all__ = [
     "rehearse",
     "steps_per_epoch",
 ]
+
+# Where users import them from, not where they lie: what files, pickles and `help` name.
+for _name in __all__:
+    vars()[_name].__module__ = __name__

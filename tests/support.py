@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from keras_decay._backend import COUNTER
-from keras_decay._formula import Tensors
+from keras_decay.schedules._base import Tensors
 
 BACKEND = keras.backend.backend()
 

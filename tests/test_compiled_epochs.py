@@ -19,7 +19,7 @@ from keras_decay import (
     ProductSchedule,
     StepDecay,
 )
-from keras_decay._rates import schedule_of
+from keras_decay.optimizer._rates import schedule_of
 
 MAKERS = {
     "step": lambda **steps: StepDecay(0.1, 0.5, 2, **steps),
@@ -51,7 +51,7 @@ def operations(network):
         return [f"{len(jaxpr.invars)} arguments", *_primitives(jaxpr)]
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from keras_decay._formula import Tensors
+    from keras_decay.schedules._base import Tensors
 
     seen = []
 

@@ -132,7 +132,7 @@ def operations(schedule):
         return [equation.primitive.name for equation in _equations(jaxpr)]
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from keras_decay._formula import Tensors
+    from keras_decay.schedules._base import Tensors
 
     step, seen = keras.ops.convert_to_tensor(0, COUNTER), []
 

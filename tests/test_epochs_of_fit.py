@@ -37,7 +37,7 @@ from keras_decay import (
     preview,
     rehearse,
 )
-from keras_decay._rates import schedule_of
+from keras_decay.optimizer._rates import schedule_of
 
 TABLE = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
 

@@ -12,7 +12,7 @@ import pytest
 from support import data, fit, model, number
 
 from keras_decay import LearningRateLogger, PlateauDecay, StepDecay
-from keras_decay._callback import ONE_FIT
+from keras_decay.callbacks._base import ONE_FIT
 
 
 class Meanwhile(keras.callbacks.Callback):

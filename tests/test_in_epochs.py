@@ -21,7 +21,7 @@ from keras_decay import (
     ProductSchedule,
     StepDecay,
 )
-from keras_decay._rates import schedule_of
+from keras_decay.optimizer._rates import schedule_of
 
 LAST_STEP = 2**31 - 1
 schedules = keras.optimizers.schedules

@@ -7,6 +7,7 @@ import doctest
 import importlib.metadata
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,9 @@ import numpy as np
 import pytest
 
 import keras_decay
+
+WINGS = ("schedules", "optimizer", "callbacks", "plateau", "tools")
+"""The folders of the package, each after those that it imports."""
 
 every_name = pytest.mark.parametrize("name", keras_decay.__all__)
 
@@ -34,15 +38,21 @@ print(json.dumps(sorted(after - before - set(sys.stdlib_module_names))))
 
 
 def test_names_without_an_underscore_are_the_public_ones():
-    """`dir(keras_decay)` shows what `__all__` lists, and the folder that some of it is in."""
+    """`dir(keras_decay)` shows what `__all__` lists, and the folders that it is in."""
     visible = [name for name in dir(keras_decay) if not name.startswith("_")]
-    assert visible == [*sorted(keras_decay.__all__), "tools"]
+    assert visible == sorted([*keras_decay.__all__, *WINGS])
 
 
 @every_name
 def test_public_name_has_a_docstring_of_its_own(name):
     """`help` describes it; what it would inherit from Keras describes something else."""
     assert getattr(keras_decay, name).__doc__.strip()
+
+
+@every_name
+def test_files_and_pickles_name_no_file_of_the_package(name):
+    """So that the source can move without them."""
+    assert getattr(keras_decay, name).__module__ == "keras_decay"
 
 
 @every_name
@@ -77,14 +87,20 @@ def test_importing_imports_keras_and_nothing_else():
     assert json.loads(run.stdout) == ["keras_decay"]
 
 
-def test_no_file_of_the_core_imports_a_tool():
-    """What trains does not know what one looks with."""
-    core = Path(keras_decay.__file__).parent.glob("_[!_]*.py")
-    for file in core:
+def test_imports_go_one_way():
+    """A folder imports those before it, and the files beside the folders import none."""
+    package = Path(keras_decay.__file__).parent
+    for file in package.glob("*/*.py"):
+        wing = WINGS.index(file.parent.name)
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             names = [alias.name for alias in getattr(node, "names", [])]
             imported = [getattr(node, "module", None) or "", *names]
-            assert not any(name.startswith("keras_decay.tools") for name in imported), file
+            later = [f"keras_decay.{name}" for name in WINGS[wing + 1 :]]
+            assert not any(name.startswith(tuple(later)) for name in imported), file
+    for file in package.glob("_[!_]*.py"):
+        assert not re.search(
+            rf"keras_decay\.({'|'.join(WINGS)})\b", file.read_text(encoding="utf-8")
+        )
 
 
 def test_version_is_the_one_in_the_metadata():

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_decay import PlateauDecay, _processes
+from keras_decay import PlateauDecay
+from keras_decay.plateau import _processes
 
 finite = st.floats(-1e6, 1e6)
 

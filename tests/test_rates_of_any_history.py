@@ -24,7 +24,7 @@ from keras_decay import (
     PlateauScale,
     StepDecay,
 )
-from keras_decay._formula import counting_epochs
+from keras_decay.schedules._base import counting_epochs
 
 BATCHES, EPOCHS, ACTIONS, SEQUENCES = 2, 2, 12, 20
 FACTOR = 0.5

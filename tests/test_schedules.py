@@ -16,7 +16,7 @@ from support import BACKEND, compiled, in_step, model, number, on_host
 import keras_decay
 from keras_decay import InverseTimeDecay, StepDecay
 from keras_decay._keras import step_counter
-from keras_decay._rates import effective_rate
+from keras_decay.optimizer._rates import effective_rate
 
 LAST_STEP = 2**31 - 2
 

@@ -34,10 +34,10 @@ from keras_decay import (
     ProductSchedule,
     StepDecay,
 )
-from keras_decay._attach import attached_to
-from keras_decay._formula import counting_epochs
 from keras_decay._keras import inner_optimizers
-from keras_decay._rates import schedule_of
+from keras_decay.optimizer._attach import attached_to
+from keras_decay.optimizer._rates import schedule_of
+from keras_decay.schedules._base import counting_epochs
 
 EPOCHS = 4
 LAST_STEPS = np.arange(1, EPOCHS + 1) * STEPS_PER_EPOCH - 1

@@ -17,7 +17,7 @@ from keras_decay import (
     preview,
     rehearse,
 )
-from keras_decay._formula import counting_epochs
+from keras_decay.schedules._base import counting_epochs
 
 GIVEN = {"steps_per_epoch": 10}
 MAKERS = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from keras_decay import _backend, _keras
 from keras_decay._backend import BACKEND
-from keras_decay._restore import preserve_torch_states, variables_of
+from keras_decay.optimizer._restore import preserve_torch_states, variables_of
 
 
 class FirstLoss:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from keras_decay import _checks
 from keras_decay._config import LearningRateSchedule
-from keras_decay._logger import LearningRateLogger
-from keras_decay._rates import named_optimizers, schedule_of
+from keras_decay.callbacks._logger import LearningRateLogger
+from keras_decay.optimizer._rates import named_optimizers, schedule_of
 from keras_decay.tools._preview import Source, rates_at
 from keras_decay.tools._range_test import RangeTest
 from keras_decay.tools._rehearse import Rehearsal, history_values

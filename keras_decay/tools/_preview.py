@@ -10,19 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_decay import _checks, _keras
-from keras_decay._attach import attached_to
 from keras_decay._backend import to_numpy
-from keras_decay._formula import (
+from keras_decay.optimizer._attach import attached_to
+from keras_decay.optimizer._rates import effective_rate, schedule_of, steps_done
+from keras_decay.optimizer._scale import PlateauScale
+from keras_decay.optimizer._state import PlateauState, State
+from keras_decay.schedules._base import (
     check_schedule,
     compute,
     iter_schedules,
     rate_of,
     with_steps_per_epoch,
 )
-from keras_decay._rates import effective_rate, schedule_of, steps_done
-from keras_decay._rule import PlateauState
-from keras_decay._scale import PlateauScale
-from keras_decay._state import State
 
 CHUNK = 2**16
 """How many steps are evaluated at once: few enough for the processor's cache."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_decay import _checks, _keras
-from keras_decay._restore import (
+from keras_decay.optimizer._restore import (
     preserve_attributes,
     preserve_random_states,
     preserve_variables,

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_decay import _checks, _keras
-from keras_decay._plateau import PlateauDecay
-from keras_decay._rates import effective_rate
-from keras_decay._scale import PlateauScale
+from keras_decay.optimizer._rates import effective_rate
+from keras_decay.optimizer._scale import PlateauScale
+from keras_decay.plateau._plateau import PlateauDecay
 from keras_decay.tools._preview import Source
 from keras_decay.tools._records import Columns
 

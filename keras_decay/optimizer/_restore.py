@@ -11,7 +11,19 @@ from typing import Any
 import numpy as np
 
 from keras_decay import _backend, _keras
-from keras_decay._snapshot import VariableValues
+
+
+class VariableValues:
+    """The values that variables have now, on the host."""
+
+    def __init__(self, variables: list[Any]):
+        self._variables = variables
+        # A copy, since on a CPU the array may be the variable's own memory.
+        self._values = [_backend.to_numpy(each).copy() for each in variables]
+
+    def restore(self) -> None:
+        for variable, value in zip(self._variables, self._values, strict=True):
+            variable.assign(value)
 
 
 def variables_of(model: Any) -> list[Any]:

@@ -12,8 +12,8 @@ import numpy as np
 
 from keras_decay import _keras
 from keras_decay._backend import BACKEND
-from keras_decay._rates import learning_rates
-from keras_decay._state import State
+from keras_decay.optimizer._rates import learning_rates
+from keras_decay.optimizer._state import State
 
 if BACKEND == "tensorflow":
     import tensorflow as tf

@@ -11,7 +11,7 @@ import numpy as np
 from keras_decay import _keras
 from keras_decay._backend import LAST_STEP, to_number
 from keras_decay._config import LearningRateSchedule
-from keras_decay._formula import rate_at
+from keras_decay.schedules._base import rate_at
 
 
 def warn(message: str) -> None:

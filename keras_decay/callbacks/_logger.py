@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from keras_decay import _checks
-from keras_decay._callback import RateCallback, Shared
 from keras_decay._config import register
-from keras_decay._rates import (
+from keras_decay.callbacks._base import RateCallback, Shared
+from keras_decay.optimizer._rates import (
     effective_rate,
     named_optimizers,
     rate_used,

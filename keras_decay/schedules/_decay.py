@@ -11,7 +11,7 @@ import numpy as np
 from keras_decay import _checks
 from keras_decay._backend import COUNTER, LAST_STEP, Table, to_number
 from keras_decay._config import LearningRateSchedule, register
-from keras_decay._formula import (
+from keras_decay.schedules._base import (
     Numbers,
     Schedule,
     Tensors,

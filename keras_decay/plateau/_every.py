@@ -10,8 +10,11 @@ import keras
 
 from keras_decay import _checks, _keras
 from keras_decay._backend import to_number
-from keras_decay._restore import preserve_modes, preserve_random_states
-from keras_decay._snapshot import VariableValues
+from keras_decay.optimizer._restore import (
+    VariableValues,
+    preserve_modes,
+    preserve_random_states,
+)
 
 
 def evaluate(model: Any, data: Any, monitor: str) -> float:

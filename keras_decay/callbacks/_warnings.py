@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from keras_decay._formula import counting_epochs, counting_steps, iter_schedules
-from keras_decay._rates import effective_rate, named_optimizers, rate_used, schedule_of, warn
-from keras_decay._state import State
+from keras_decay.optimizer._rates import (
+    effective_rate,
+    named_optimizers,
+    rate_used,
+    schedule_of,
+    warn,
+)
+from keras_decay.optimizer._state import State
+from keras_decay.schedules._base import counting_epochs, counting_steps, iter_schedules
 
 
 class Warnings:

@@ -6,28 +6,7 @@ import math
 import sys
 from dataclasses import dataclass, replace
 
-
-@dataclass(frozen=True)
-class PlateauState:
-    """What a plateau has counted so far. It belongs to the optimizer.
-
-    Attributes:
-        best: The best value observed, `None` before the first finite one.
-        wait: The observations counted towards `patience`.
-        cooldown: How many of the next observations are not counted.
-        scale: The product of all reductions.
-        reductions: How many they were.
-        average: The moving average of the finite observations, from 0 on.
-        observations: How many went into it.
-    """
-
-    best: float | None = None
-    wait: int = 0
-    cooldown: int = 0
-    scale: float = 1.0
-    reductions: int = 0
-    average: float = 0.0
-    observations: int = 0
+from keras_decay.optimizer._state import PlateauState
 
 
 @dataclass(frozen=True)

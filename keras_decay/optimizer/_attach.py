@@ -16,10 +16,10 @@ import numpy as np
 from keras_decay import _checks, _keras
 from keras_decay._backend import BACKEND, COUNTER, assign, to_number, variable_scope
 from keras_decay._config import LearningRateSchedule
-from keras_decay._formula import counting_epochs
-from keras_decay._rates import schedule_of, steps_done, warn
-from keras_decay._scale import Placement, PlateauScale
-from keras_decay._state import Clock, State, checked_state
+from keras_decay.optimizer._rates import schedule_of, steps_done, warn
+from keras_decay.optimizer._scale import Placement, PlateauScale
+from keras_decay.optimizer._state import Clock, State, checked_state
+from keras_decay.schedules._base import counting_epochs
 
 LAYER = "learning_rate_state"
 SCALE = "plateau_scale"

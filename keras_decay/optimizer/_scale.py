@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 from keras_decay import _checks
 from keras_decay._backend import LAST_STEP
 from keras_decay._config import register
-from keras_decay._formula import (
+from keras_decay.optimizer._state import State, checked_state
+from keras_decay.schedules._base import (
     Numbers,
     Scalar,
     Schedule,
@@ -20,7 +22,6 @@ from keras_decay._formula import (
     rate_of,
     with_steps_per_epoch,
 )
-from keras_decay._state import State, checked_state
 
 
 @dataclass(frozen=True)
@@ -160,8 +161,4 @@ class PlateauScale(Schedule):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy is part of no optimizer.
-        return _made, (type(self), self._arguments())
-
-
-def _made(cls: type[PlateauScale], arguments: dict[str, Any]) -> PlateauScale:
-    return cls(**arguments)
+        return functools.partial(type(self), **self._arguments()), ()

@@ -10,12 +10,12 @@ from typing import Any
 import keras
 
 from keras_decay import _keras
-from keras_decay._attach import Attached, attach, attached_to, remake_train_function
 from keras_decay._backend import sync_variables
 from keras_decay._config import Configured
-from keras_decay._rates import learning_rates, steps_done
-from keras_decay._state import Clock, State
-from keras_decay._warnings import Warnings
+from keras_decay.callbacks._warnings import Warnings
+from keras_decay.optimizer._attach import Attached, attach, attached_to, remake_train_function
+from keras_decay.optimizer._rates import learning_rates, steps_done
+from keras_decay.optimizer._state import Clock, State
 
 SHARED = "keras_decay"
 ONE_FIT = (

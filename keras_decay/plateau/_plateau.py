@@ -10,17 +10,17 @@ from typing import Any, Literal, NamedTuple, TypedDict
 import keras
 
 from keras_decay import _checks, _keras
-from keras_decay._attach import Attached, attach, remake_train_function
 from keras_decay._backend import sync_variables, to_number
-from keras_decay._callback import RateCallback, Shared
 from keras_decay._config import register
-from keras_decay._every import BatchMean, evaluate
-from keras_decay._processes import all_reduce_mean
-from keras_decay._rates import learning_rates
-from keras_decay._rule import Rule
-from keras_decay._snapshot import Snapshot, Write, reduction, restoring_weights
-from keras_decay._state import Clock, State
-from keras_decay._warnings import Warnings, usable_weights
+from keras_decay.callbacks._base import RateCallback, Shared
+from keras_decay.callbacks._warnings import Warnings, usable_weights
+from keras_decay.optimizer._attach import Attached, attach, remake_train_function
+from keras_decay.optimizer._rates import learning_rates
+from keras_decay.optimizer._state import Clock, State
+from keras_decay.plateau._every import BatchMean, evaluate
+from keras_decay.plateau._processes import all_reduce_mean
+from keras_decay.plateau._rule import Rule
+from keras_decay.plateau._snapshot import Snapshot, Write, reduction, restoring_weights
 
 ONLY_ONE = (
     "An optimizer can have only one `PlateauDecay`: a second one would count every observation "

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_decay import _keras
-from keras_decay._attach import OFFSET, SCALE
 from keras_decay._backend import rounded_to, to_numpy
-from keras_decay._rates import effective_rate, rate_used, schedule_of, steps_done
-from keras_decay._rule import PlateauState, Rule
+from keras_decay.optimizer._attach import OFFSET, SCALE
+from keras_decay.optimizer._rates import effective_rate, rate_used, schedule_of, steps_done
+from keras_decay.optimizer._restore import VariableValues
+from keras_decay.optimizer._state import PlateauState
+from keras_decay.plateau._rule import Rule
 
 Write = Callable[[], None]
 
@@ -46,19 +48,6 @@ def _held(inner: Any, rate: float) -> float:
     if _keras.forwards_learning_rate(inner) or dtype == "float32":
         return rate_used(rate, 0)
     return rounded_to(dtype, rate)
-
-
-class VariableValues:
-    """The values that variables have now, on the host."""
-
-    def __init__(self, variables: list[Any]):
-        self._variables = variables
-        # A copy, since on a CPU the array may be the variable's own memory.
-        self._values = [to_numpy(each).copy() for each in variables]
-
-    def restore(self) -> None:
-        for variable, value in zip(self._variables, self._values, strict=True):
-            variable.assign(value)
 
 
 class Snapshot(VariableValues):

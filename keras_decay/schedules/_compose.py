@@ -9,7 +9,7 @@ from typing import Any
 from keras_decay import _checks
 from keras_decay._backend import LAST_STEP
 from keras_decay._config import register
-from keras_decay._formula import (
+from keras_decay.schedules._base import (
     Numbers,
     Schedule,
     Tensors,

@@ -1,0 +1,1 @@
+"""What both callbacks do in a `fit`, and the one that only logs."""

@@ -1,0 +1,1 @@
+"""`PlateauDecay`: when it reduces the rate, and what it does then."""
