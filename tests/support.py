@@ -9,9 +9,7 @@ import re
 import keras
 import numpy as np
 import pytest
-
-from keras_decay._backend import COUNTER
-from keras_decay.schedules._base import Tensors
+from internals import COUNTER, Tensors
 
 BACKEND = keras.backend.backend()
 

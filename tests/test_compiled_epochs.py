@@ -8,6 +8,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from internals import Tensors, schedule_of
 from rates import each_callback, inverse, ones, train
 from support import BACKEND, Prediction, measuring
 
@@ -19,7 +20,6 @@ from keras_decay import (
     ProductSchedule,
     StepDecay,
 )
-from keras_decay.optimizer._rates import schedule_of
 
 MAKERS = {
     "step": lambda **steps: StepDecay(0.1, 0.5, 2, **steps),
@@ -48,10 +48,7 @@ def operations(network):
         weights = [variable.value for variable in network.trainable_variables]
         jaxpr = jax.make_jaxpr(optimizer.stateless_apply)(own, weights, weights).jaxpr
         # What is passed to the step counts too.
-        return [f"{len(jaxpr.invars)} arguments", *_primitives(jaxpr)]
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    from keras_decay.schedules._base import Tensors
+        return [f"{len(jaxpr.invars)} arguments", *_primitives(jaxpr)]    from torch.utils._python_dispatch import TorchDispatchMode
 
     seen = []
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from internals import COUNTER, Tensors
 from support import (
     BACKEND,
     STEPS_PER_EPOCH,
@@ -29,7 +30,6 @@ from keras_decay import (
     PlateauScale,
     ProductSchedule,
 )
-from keras_decay._backend import COUNTER
 
 LAST_STEP = 2**31 - 2
 STEPS = {"steps_per_epoch": STEPS_PER_EPOCH}
@@ -129,10 +129,7 @@ def operations(schedule):
         import jax
 
         jaxpr = jax.make_jaxpr(lambda step: schedule(step))(np.int32(0)).jaxpr
-        return [equation.primitive.name for equation in _equations(jaxpr)]
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    from keras_decay.schedules._base import Tensors
+        return [equation.primitive.name for equation in _equations(jaxpr)]    from torch.utils._python_dispatch import TorchDispatchMode
 
     step, seen = keras.ops.convert_to_tensor(0, COUNTER), []
 

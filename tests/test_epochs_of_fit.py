@@ -11,6 +11,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
+from internals import schedule_of
 from rates import (
     Kill,
     KilledError,
@@ -37,7 +38,6 @@ from keras_decay import (
     preview,
     rehearse,
 )
-from keras_decay.optimizer._rates import schedule_of
 
 TABLE = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
 

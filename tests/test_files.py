@@ -9,10 +9,10 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+from internals import inner_optimizers, schedule_of
 from support import BACKEND, STEPS_PER_EPOCH, fit, model, number, on_host
 
 from keras_decay import InverseTimeDecay, PlateauDecay, PlateauScale, StepDecay
-from keras_decay._keras import inner_optimizers, learning_rate
 
 # A metric with everything in it: improvement, plateaus, a value that is not finite.
 VALUES = [5.0, 5.0, 4.0, 4.0, float("nan"), 4.0, 4.0, 3.0, 3.0, 3.0]
@@ -243,7 +243,7 @@ def test_a_model_loaded_from_an_orbax_checkpoint_goes_on(rate, tmp_path):
     callback.attach(loaded)
     assert callback.state == expected.state
     steps = np.arange(BREAK * STEPS_PER_EPOCH, EPOCHS * STEPS_PER_EPOCH)
-    rates = [on_host(learning_rate(each.optimizer), steps) for each in (loaded, network)]
+    rates = [on_host(schedule_of(each.optimizer), steps) for each in (loaded, network)]
     assert np.array_equal(*rates)
 
 

@@ -9,10 +9,10 @@ import threading
 import keras
 import numpy as np
 import pytest
+from internals import ONE_FIT
 from support import data, fit, model, number
 
 from keras_decay import LearningRateLogger, PlateauDecay, StepDecay
-from keras_decay.callbacks._base import ONE_FIT
 
 
 class Meanwhile(keras.callbacks.Callback):

@@ -8,6 +8,7 @@ import pickle
 import keras
 import numpy as np
 import pytest
+from internals import schedule_of
 from rates import Rates, assert_rates, train
 from support import BACKEND, in_step, measuring, number, on_host
 
@@ -21,7 +22,6 @@ from keras_decay import (
     ProductSchedule,
     StepDecay,
 )
-from keras_decay.optimizer._rates import schedule_of
 
 LAST_STEP = 2**31 - 1
 schedules = keras.optimizers.schedules

@@ -17,12 +17,12 @@ from keras_decay import (
     LinearWarmup,
     PlateauDecay,
     PlateauScale,
+    Rehearsal,
     StepDecay,
     plot,
     preview,
     rehearse,
 )
-from keras_decay.tools._rehearse import Rehearsal
 
 keras_schedules = keras.optimizers.schedules
 

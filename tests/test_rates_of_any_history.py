@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 import pytest
+from internals import counting_epochs
 from support import BACKEND, Measure, Prediction, measuring, number
 
 from keras_decay import (
@@ -24,7 +25,6 @@ from keras_decay import (
     PlateauScale,
     StepDecay,
 )
-from keras_decay.schedules._base import counting_epochs
 
 BATCHES, EPOCHS, ACTIONS, SEQUENCES = 2, 2, 12, 20
 FACTOR = 0.5

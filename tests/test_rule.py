@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from internals import PlateauState, Rule
 from support import BACKEND, number
 
 from keras_decay import PlateauDecay, PlateauScale
-from keras_decay.optimizer._state import PlateauState
-from keras_decay.plateau._rule import Rule
 
 # Peers say nothing of a floor at the rate; `test_never_silent` has what we say.
 pytestmark = [

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from internals import effective_rate, step_counter
 from support import BACKEND, compiled, in_step, model, number, on_host
 
 import keras_decay
 from keras_decay import InverseTimeDecay, StepDecay
-from keras_decay._keras import step_counter
-from keras_decay.optimizer._rates import effective_rate
 
 LAST_STEP = 2**31 - 2
 

@@ -9,6 +9,7 @@ import pickle
 import keras
 import numpy as np
 import pytest
+from internals import attached_to, counting_epochs, inner_optimizers, schedule_of
 from support import (
     BACKEND,
     BATCH_SIZE,
@@ -34,10 +35,6 @@ from keras_decay import (
     ProductSchedule,
     StepDecay,
 )
-from keras_decay._keras import inner_optimizers
-from keras_decay.optimizer._attach import attached_to
-from keras_decay.optimizer._rates import schedule_of
-from keras_decay.schedules._base import counting_epochs
 
 EPOCHS = 4
 LAST_STEPS = np.arange(1, EPOCHS + 1) * STEPS_PER_EPOCH - 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from internals import counting_epochs
 
 from keras_decay import (
     EpochSchedule,
@@ -17,7 +18,6 @@ from keras_decay import (
     preview,
     rehearse,
 )
-from keras_decay.schedules._base import counting_epochs
 
 GIVEN = {"steps_per_epoch": 10}
 MAKERS = {

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
+from internals import schedule_of
 from support import (
     BACKEND,
     BATCH_SIZE,
@@ -22,7 +23,6 @@ from support import (
 )
 
 from keras_decay import PlateauDecay, PlateauScale, StepDecay
-from keras_decay._keras import learning_rate as schedule_of
 
 FLAT = [1.0] * 20
 STEPS = np.arange(5 * STEPS_PER_EPOCH)
