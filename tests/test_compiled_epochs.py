@@ -48,7 +48,8 @@ def operations(network):
         weights = [variable.value for variable in network.trainable_variables]
         jaxpr = jax.make_jaxpr(optimizer.stateless_apply)(own, weights, weights).jaxpr
         # What is passed to the step counts too.
-        return [f"{len(jaxpr.invars)} arguments", *_primitives(jaxpr)]    from torch.utils._python_dispatch import TorchDispatchMode
+        return [f"{len(jaxpr.invars)} arguments", *_primitives(jaxpr)]
+    from torch.utils._python_dispatch import TorchDispatchMode
 
     seen = []
 

@@ -129,7 +129,8 @@ def operations(schedule):
         import jax
 
         jaxpr = jax.make_jaxpr(lambda step: schedule(step))(np.int32(0)).jaxpr
-        return [equation.primitive.name for equation in _equations(jaxpr)]    from torch.utils._python_dispatch import TorchDispatchMode
+        return [equation.primitive.name for equation in _equations(jaxpr)]
+    from torch.utils._python_dispatch import TorchDispatchMode
 
     step, seen = keras.ops.convert_to_tensor(0, COUNTER), []
 
