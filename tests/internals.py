@@ -9,7 +9,7 @@ from keras_decay.callbacks._base import ONE_FIT
 from keras_decay.optimizer._attach import attached_to
 from keras_decay.optimizer._rates import effective_rate, schedule_of
 from keras_decay.optimizer._state import PlateauState
-from keras_decay.plateau._rule import Rule
+from keras_decay.plateau._rule import Rule, forget_start
 from keras_decay.schedules._base import Tensors, counting_epochs
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "attached_to",
     "counting_epochs",
     "effective_rate",
+    "forget_start",
     "inner_optimizers",
     "schedule_of",
     "step_counter",

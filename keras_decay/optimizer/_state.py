@@ -23,6 +23,9 @@ class PlateauState:
         reductions: How many they were.
         average: The moving average of the finite observations, from 0 on.
         observations: How many went into it.
+        start_loss: The training loss of the first batch, while training has learned nothing yet;
+            `None` where nobody asks.
+        start_value: The first value observed, as long.
     """
 
     best: float | None = None
@@ -32,6 +35,8 @@ class PlateauState:
     reductions: int = 0
     average: float = 0.0
     observations: int = 0
+    start_loss: float | None = None
+    start_value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -177,9 +182,10 @@ def checked_state(numbers: dict[str, Any]) -> State:
 
 
 def _checked(name: str, number: Any) -> Any:
-    if name in ("best", "epoch", "steps_per_epoch") and number is None:
+    numbers_or_none = ("best", "start_loss", "start_value")
+    if name in (*numbers_or_none, "epoch", "steps_per_epoch") and number is None:
         return None
-    if name == "best":
+    if name in numbers_or_none:
         return _checks.real(name, number, "a finite number or None")
     if name == "average":
         return _checks.real(name, number, "a finite number")

@@ -19,7 +19,7 @@ from keras_decay.optimizer._rates import learning_rates
 from keras_decay.optimizer._state import Clock, State
 from keras_decay.plateau._every import BatchMean, evaluate
 from keras_decay.plateau._processes import all_reduce_mean
-from keras_decay.plateau._rule import Rule
+from keras_decay.plateau._rule import Rule, forget_start
 from keras_decay.plateau._snapshot import Snapshot, Write, reduction, restoring_weights
 
 ONLY_ONE = (
@@ -132,7 +132,11 @@ class PlateauDecay(RateCallback):
             at each epoch: as large as the weights and the optimizers' state (three times the
             weights with Adam), and twice that while it is made. With
             `gradient_accumulation_steps` the counter goes on to where as many gradients are
-            accumulated as in the copy. (A loss that explodes and stays finite is not undone.)
+            accumulated as in the copy. With `restore_best_weights` too, a run that has learned
+            nothing starts over at a reduction, since a rate that is far too high can silence a
+            network in its first steps: the weights of the start count as the best ones until a
+            better value either is by 2 % better than the first one or has a training loss by 10 %
+            below that of the first batch.
         stop_at_minimum: Whether to stop training when a reduction is due and none can be made:
             at the floor, or after `max_reductions`.
         optimizer: String, the attribute of the model that holds the optimizer, for a model with
@@ -350,6 +354,7 @@ class PlateauDecay(RateCallback):
         if first:
             self._warnings.leave_rates(self._optimizer)
             self._say_where_it_goes_on(epoch)
+            self._keep_start()
         self._mean.begin_epoch()
         self._position = max(self._shared.counters, default=0)
         if first or self.every is None:
@@ -357,6 +362,8 @@ class PlateauDecay(RateCallback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_end(batch, logs)
+        if self._starts_over:
+            self._note_first_loss({} if logs is None else logs)
         if self.every is None:
             return
         before, shared = self._position, self._shared
@@ -375,7 +382,9 @@ class PlateauDecay(RateCallback):
             value = evaluate(self.model, self.validation_data, self.monitor)
         finite = not self.recover or self._all_finite({**logs, self.monitor: value})
         number = value if finite else math.nan
-        reduced = self._observe(number, run.epoch, attached.state.clock, finite, keep=True)
+        reduced = self._observe(
+            number, run.epoch, attached.state.clock, finite, logs.get("loss"), keep=True
+        )
         self.observations.append(Observation(self._position, value, reduced))
         if self.verbose:
             print(f"\nStep {self._position}: PlateauDecay observes {self.monitor} {value:.6g}.")
@@ -397,7 +406,7 @@ class PlateauDecay(RateCallback):
         finite = not self.recover or self._all_finite(logs)
         if self.monitor in logs or not finite:
             value = _number(logs[self.monitor]) if finite else math.nan
-            self._observe(value, epoch, clock, finite)
+            self._observe(value, epoch, clock, finite, logs.get("loss"))
         else:
             self._was_finite = True
             attached.commit(replace(attached.state, clock=clock))
@@ -416,9 +425,16 @@ class PlateauDecay(RateCallback):
         return rates
 
     def _observe(
-        self, number: float, epoch: int | None, clock: Clock, finite: bool, keep: bool = False
+        self,
+        number: float,
+        epoch: int | None,
+        clock: Clock,
+        finite: bool,
+        loss: Any = None,
+        keep: bool = False,
     ) -> bool:
-        """Takes one observation; returns whether it reduced the rate."""
+        """Takes one observation, with the training loss beside it; returns whether it reduced the
+        rate."""
         attached = self._owned()
         before = attached.state
         # Of the optimizer's life: a loop of `fit(epochs=1)` is at epoch 0 for ever.
@@ -430,8 +446,7 @@ class PlateauDecay(RateCallback):
             plateau, due = self._rule.observe(before.plateau, number, self._direction())
             after = replace(after, plateau=plateau)
             if plateau.best != before.plateau.best:
-                weights = self.model.get_weights() if self.restore_best_weights else None
-                after = replace(after, best_weights=weights)
+                after = self._with_best_weights(after, loss)
         finite = finite and math.isfinite(number)
         self._was_finite |= finite
         if due or (self.recover and not finite):
@@ -443,6 +458,44 @@ class PlateauDecay(RateCallback):
             # A custom loop has no epoch hook.
             self._keep()
         return reduced
+
+    @property
+    def _starts_over(self) -> bool:
+        """Whether a run that has learned nothing goes back to its start."""
+        return self.restore_best_weights and self.recover
+
+    def _keep_start(self) -> None:
+        """The weights of the start are the best ones until training has learned something."""
+        attached = self._known()
+        fresh = not attached.state.has_observed and attached.state.best_weights is None
+        if self._starts_over and fresh:
+            # (Those of a model that is built by its first batch are not known.)
+            attached.commit(replace(attached.state, best_weights=self.model.get_weights() or None))
+
+    def _note_first_loss(self, logs: dict[str, Any]) -> None:
+        attached = self._known()
+        state = attached.state
+        if state.has_observed or state.best_weights is None or state.plateau.start_loss is not None:
+            return
+        loss = all_reduce_mean(_number(logs.get("loss", math.nan)), self._optimizer, state)
+        if math.isfinite(loss):
+            state = replace(state, plateau=replace(state.plateau, start_loss=loss))
+        else:  # Nothing to compare with.
+            state = replace(state, best_weights=None)
+        attached.commit(state)
+
+    def _with_best_weights(self, state: State, loss: Any) -> State:
+        """The state after a better value, with the weights to go back to."""
+        if not self.restore_best_weights:
+            return replace(state, best_weights=None)
+        plateau = state.plateau
+        if plateau.start_loss is not None and state.best_weights is not None:
+            if loss is not None:
+                loss = all_reduce_mean(_number(loss), self._optimizer, state)
+            plateau = forget_start(plateau, loss)
+            if plateau.start_loss is not None:
+                return replace(state, plateau=plateau)
+        return replace(state, plateau=plateau, best_weights=self.model.get_weights())
 
     def _keep(self) -> None:
         """Keeps the state to go back to, unless the last step of a finite epoch has spoilt it."""
@@ -459,6 +512,7 @@ class PlateauDecay(RateCallback):
             self._rates_of_last_step(optimizer, self._suffix, self._shared)
         made = reduction(self._rule, state.plateau, optimizer, self.min_learning_rate)
         writes: list[Write] = []
+        starts_over = False
         if recovers:
             # First, since an optimizer of a user's own may have its rate among its variables.
             self._warnings.warn_of_recovery(
@@ -470,6 +524,7 @@ class PlateauDecay(RateCallback):
             state = replace(state, best_weights=weights)
             if weights is not None:
                 writes.append(restoring_weights(self.model, optimizer, weights))
+                starts_over = state.plateau.start_loss is not None
         if made is not None:
             plateau, set_rates = made
             state = replace(state, plateau=plateau)
@@ -496,7 +551,8 @@ class PlateauDecay(RateCallback):
         if made is not None and self.verbose:
             at = "" if epoch is None else f"Epoch {epoch + 1}: "
             rates = ", ".join(f"{rate:.6g}" for rate in learning_rates(optimizer).values())
-            print(f"\n{at}PlateauDecay reduces the learning rate to {rates}.")
+            over = " Nothing has been learned: training starts over." if starts_over else ""
+            print(f"\n{at}PlateauDecay reduces the learning rate to {rates}.{over}")
         return made is not None
 
     def _go_on_from(self, attached: Attached, counters: list[int]) -> None:

@@ -8,6 +8,27 @@ from dataclasses import dataclass, replace
 
 from keras_decay.optimizer._state import PlateauState
 
+VALUE_GAIN, LOSS_GAIN = 0.02, 0.1
+"""How much better than at the start, as fractions, tells that a training run has learned something.
+Chosen by `python -m tests.benchmarks.decisions`."""
+
+
+def forget_start(state: PlateauState, loss: float | None) -> PlateauState:
+    """The state after a better value: without the start, once training has learned something.
+
+    Args:
+        state: With `start_loss`, and the better value as its `best`.
+        loss: The training loss beside the value; `None` where there is none to compare.
+    """
+    start, best = state.start_loss, state.best
+    assert start is not None
+    assert best is not None
+    first = best if state.start_value is None else state.start_value
+    gained = abs(best - first) > VALUE_GAIN * abs(first)
+    if gained or loss is None or loss <= start - LOSS_GAIN * abs(start):
+        return replace(state, start_loss=None, start_value=None)
+    return replace(state, start_value=first)
+
 
 @dataclass(frozen=True)
 class Rule:
