@@ -30,6 +30,8 @@ And to look before training:
 - `plot`: a picture of schedules, of a `History`, of a rehearsal, or of a range test.
 """
 
+# First, since it says how to install a backend.
+from keras_decay import _backend as _backend
 from keras_decay.callbacks._logger import LearningRateLogger
 from keras_decay.optimizer._scale import PlateauScale
 from keras_decay.plateau._plateau import PlateauDecay

@@ -33,8 +33,15 @@ def quiet_start():
 
 try:
     with quiet_start():
-        # This one first, since it says how to install a backend.
-        from keras_decay import (  # noqa: I001
+        import matplotlib.figure
+        import matplotlib.ticker
+        import numpy as np
+        import rich.box
+        import rich.progress
+        import rich.table
+
+        # Before Keras, since it says how to install a backend.
+        from keras_decay import (  # isort: skip
             InverseTimeDecay,
             LearningRateLogger,
             PlateauDecay,
@@ -42,13 +49,7 @@ try:
             preview,
             steps_per_epoch,
         )
-        import keras
-        import matplotlib.figure
-        import matplotlib.ticker
-        import numpy as np
-        import rich.box
-        import rich.progress
-        import rich.table
+        import keras  # isort: skip
         from sklearn.datasets import load_digits
         from threadpoolctl import threadpool_limits  # Which scikit-learn brings.
 except ImportError as error:

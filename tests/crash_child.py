@@ -20,8 +20,9 @@ EPOCHS = 12
 class Record(keras.callbacks.Callback):
     """What an epoch leaves behind, listed after the plateau and before the backup."""
 
-    def __init__(self, plateau, emit):
+    def __init__(self, run, plateau, emit):
         super().__init__()
+        self.run = run
         self.plateau = plateau
         self.emit = emit
 
@@ -29,6 +30,7 @@ class Record(keras.callbacks.Callback):
         weights = np.concatenate([w.ravel() for w in self.model.get_weights()])
         self.emit(
             {
+                "run": self.run,
                 "epoch": epoch,
                 "rate": logs["learning_rate"],
                 **self.plateau.state,
@@ -40,7 +42,7 @@ class Record(keras.callbacks.Callback):
 def train(rate, emit, backup=None):
     x, y = data(1)
     plateau = PlateauDecay(factor=0.5, patience=2, min_delta=0.05)
-    callbacks = [plateau, Record(plateau, emit)]
+    callbacks = [plateau, Record(rate, plateau, emit)]
     if backup is not None:
         callbacks.append(
             keras.callbacks.BackupAndRestore(
@@ -53,10 +55,11 @@ def train(rate, emit, backup=None):
 if __name__ == "__main__":
     warnings_are_errors()
     keras.config.disable_traceback_filtering()  # To see whether it failed over its own backup.
-    with Path(sys.argv[3]).open("a") as lines:
+    with Path(sys.argv[2]).open("a") as lines:
 
         def emit(record):
             lines.write(json.dumps(record) + "\n")
             lines.flush()
 
-        train(sys.argv[1], emit, backup=sys.argv[2])
+        for rate in RATES:
+            train(rate, emit, backup=f"{sys.argv[1]}/{rate}")

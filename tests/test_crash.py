@@ -15,14 +15,14 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from crash_child import EPOCHS, train
+from crash_child import EPOCHS, RATES, train
 from processes import environment
 from support import fit, model
 
 from keras_decay import PlateauDecay
 
 CHILD = Path(__file__).with_name("crash_child.py")
-KILLS = 3
+KILLS = 4
 TIMEOUT = 120
 
 has_double_checkpoint = pytest.mark.skipif(
@@ -61,43 +61,45 @@ def run(arguments, lines, kill_at=None, delay=0.0):
 
 
 @has_double_checkpoint
-@pytest.mark.parametrize("rate", ["float", "schedule"])
-def test_a_killed_run_that_is_started_again_is_the_uninterrupted_run(rate, tmp_path):
-    """Rate, best, wait, scale and weights of every epoch, whatever the moment of the kill.
+def test_a_killed_run_that_is_started_again_is_the_uninterrupted_run(tmp_path):
+    """Rate, best, wait, scale and weights of every epoch, whatever the moment of the kill, at a
+    float rate and then over a schedule.
 
     Keras writes the two files of a backup one after the other, in place. A kill inside that
     moment leaves files that do not fit together; then the next start stops with an error, and
     the previous pair, which `double_checkpoint=True` keeps, is put back.
     """
     expected = []
-    train(rate, expected.append)
+    for rate in RATES:
+        train(rate, expected.append)
     backup, lines = tmp_path / "backup", tmp_path / "lines"
-    arguments = [rate, str(backup), str(lines)]
-    moments = random.Random(rate)
+    arguments = [str(backup), str(lines)]
+    moments = random.Random(0)
     status, errors, kills, starts = None, "", 0, 0
     while status != 0:
         starts += 1
         assert starts < 3 * KILLS, errors
         kill_at, delay = None, 0.0
         if kills < KILLS:
-            kill_at, delay = moments.randint(0, 3), moments.uniform(0, 0.05)
+            kill_at, delay = moments.randint(2, 7), moments.uniform(0, 0.05)
         status, errors = run(arguments, lines, kill_at, delay)
         kills += status == -signal.SIGKILL
         if status > 0:  # Not killed: the files do not fit together.
             reading = "backup_and_restore.py"
             assert reading in errors or "is trained a second time" in errors, errors
-            recover(backup)
+            recover(max(backup.iterdir(), key=lambda folder: folder.stat().st_mtime))
     assert kills == KILLS
     actual = {}
     for line in lines.read_text().splitlines():
         record = json.loads(line)
-        actual[record["epoch"]] = record  # An epoch that was killed in its backup comes twice.
-    assert sorted(actual) == list(range(EPOCHS))
+        # An epoch that was killed in its backup comes twice.
+        actual[record.pop("run"), record["epoch"]] = record
+    assert sorted(actual) == [(rate, epoch) for rate in sorted(RATES) for epoch in range(EPOCHS)]
     for record in expected:
-        again = actual[record["epoch"]]
+        key = record.pop("run"), record["epoch"]
         for name, value in record.items():
             np.testing.assert_allclose(
-                again[name], value, rtol=1e-5, atol=1e-7, err_msg=f"{record['epoch']} {name}"
+                actual[key][name], value, rtol=1e-5, atol=1e-7, err_msg=f"{key} {name}"
             )
     assert expected[-1]["reductions"] >= 2
 

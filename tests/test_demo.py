@@ -139,7 +139,6 @@ def test_loaded_model_that_goes_on_differently_is_an_error(demo, monkeypatch, tm
 @pytest.mark.parametrize(
     ("absent", "what"),
     [
-        (["sklearn"], "sklearn"),
         (["matplotlib"], "matplotlib"),
         (["tensorflow", "jax", "torch"], "not installed. Install one of them"),
     ],
