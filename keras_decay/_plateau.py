@@ -350,10 +350,19 @@ class PlateauDecay(RateCallback):
         if first:
             self._warnings.leave_rates(self._optimizer)
             self._say_where_it_goes_on(epoch)
-        self._mean.begin_epoch()
         self._position = max(self._shared.counters, default=0)
+        self._begin_mean(first)
         if first or self.every is None:
             self._keep()
+
+    def _begin_mean(self, first: bool) -> None:
+        if self.every is None or self.validation_data is not None:
+            return
+        if first and not self._mean.begin_fit(self._position):
+            state, found = self._known().state, self._shared.found
+            if state.has_observed or (found is not None and found.loaded):
+                self._warnings.warn_if_batches_missing(self.monitor, self._position, self.every)
+        self._mean.begin_epoch()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_end(batch, logs)
@@ -388,7 +397,7 @@ class PlateauDecay(RateCallback):
         clock = self._ended(optimizer, attached, epoch)
         if self.every is not None:
             if self.validation_data is None:
-                self._mean.end_epoch(self.model)
+                self._mean.end_epoch(self.model, max(attached.counters(), default=0))
             attached.commit(replace(attached.state, clock=clock))
             if self.observations:
                 logs.setdefault(self.monitor, self.observations[-1].value)

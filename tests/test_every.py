@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import shutil
+import sys
+import warnings
 
 import keras
 import numpy as np
@@ -215,25 +218,113 @@ class Kill(AtStep):
         raise Killed
 
 
-@pytest.mark.parametrize("step", [1, 9, 10, 11, 25, 40, 41, 55, 80])
-def test_killed_at_any_step_it_goes_on_with_the_state_that_was_saved(step, tmp_path):
-    """Observations are due at the same steps of the optimizer, each once."""
+class Told(keras.Sequential):
+    """Its validation loss depends on the step alone."""
+
+    told = (9, 5, 6, 4, 5, 5, 5, 3, 4, 4, 4, 4, 4)
+
+    def evaluate(self, *data, **arguments):
+        return {"loss": float(self.told[int(number(self.optimizer.iterations)) // EVERY])}
+
+
+class Copies(keras.callbacks.Callback):
+    """Copies a folder after each step of the training run: what a kill there would leave."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder, self.copies = folder, []
+
+    def on_train_batch_end(self, batch, logs=None):
+        copy = self.folder.with_name(f"{self.folder.name} {len(self.copies)}")
+        self.copies.append(shutil.copytree(self.folder, copy))
+
+
+class States(keras.callbacks.Callback):
+    """The state of a plateau after each of its observations."""
+
+    def __init__(self, of):
+        super().__init__()
+        self.of, self.seen = of, {}
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.of.observations:
+            self.seen[self.of.observations[-1].step] = self.of.state
+
+
+class Stop(AtStep):
+    def act(self):
+        self.model.stop_training = True
+
+
+def test_killed_at_any_step_it_decides_as_the_run_that_was_never_killed(tmp_path):
+    """From the file that was saved at that step: the same state after each observation."""
+    made = Told([keras.Input((3,)), keras.layers.Dense(1)])
+    schedule = InEpochs(keras.optimizers.schedules.CosineDecay(RATE, 9))
+    made.compile(keras.optimizers.SGD(schedule, momentum=0.9), "mse")
+
+    def run(folder, *others, **arguments):
+        one = plateau(every=EVERY, validation_data=(X_VAL, Y_VAL), patience=2, cooldown=1)
+        states = States(one)
+        save_freq = arguments.pop("save_freq", sys.maxsize)
+        backup = keras.callbacks.BackupAndRestore(folder, save_freq, delete_checkpoint=False)
+        train(made, [one, states, backup, *others], **arguments)
+        return states.seen
+
+    copies = Copies(tmp_path / "backup")
+    expected = run(copies.folder, copies, epochs=3, save_freq=1)
+    assert [expected[step]["reductions"] for step in range(40, 121, 10)] == [
+        0,
+        1,
+        1,
+        1,
+        1,
+        2,
+        2,
+        2,
+        3,
+    ]
+    for step, copy in enumerate(copies.copies[: 2 * STEPS], 1):
+        seen = run(copy, Stop(2 * EVERY), epochs=3)
+        due = range(EVERY * (step // EVERY + 1), step + 2 * EVERY + 1, EVERY)
+        assert seen == {each: expected[each] for each in due}, step
+
+
+@pytest.mark.parametrize(("killed", "saved"), [(10, 8), (43, 40), (46, 44)])
+def test_a_mean_that_lacks_batches_says_so(killed, saved, tmp_path):
+    """Those since the last observation, which a kill has lost; it is made at its step."""
 
     def run(*others):
-        one = plateau(every=EVERY, validation_data=(X_VAL, Y_VAL), patience=2)
-        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", save_freq=1)
-        made = network(InEpochs(keras.optimizers.schedules.CosineDecay(RATE, 2)))
-        train(made, [one, *others, backup], epochs=2)
-        return one
+        one = plateau(monitor="loss", every=EVERY, patience=99)
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", save_freq=4)
+        train(network(RATE), [one, *others, backup], epochs=2)
+        return [each.step for each in one.observations]
 
     with contextlib.suppress(Killed):
-        run(Kill(step))
-    resumed = run()
-    steps = [each.step for each in resumed.observations]
-    # What was saved is the step before the one that it was killed at; the epoch begins again.
-    first = -(-max(step, 1) // EVERY) * EVERY
-    assert steps == list(range(first, steps[-1] + 1, EVERY))
-    assert math.isfinite(resumed.state["best"])
+        run(Kill(killed))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", UserWarning)
+        steps = run()
+    due = EVERY * (saved // EVERY + 1)
+    assert steps == list(range(due, steps[-1] + 1, EVERY))
+    ours = [str(each.message) for each in told if "goes on at step" in str(each.message)]
+    assert len(ours) == (saved % EVERY > 0)
+    for each in ours:
+        assert f"the mean of `loss` at step {due} lacks {saved % EVERY} of 10 steps" in each
+
+
+def test_a_second_fit_goes_on_with_the_mean_and_another_model_begins_its_own():
+    """With the same callback; another one lacks the batches and says so."""
+    one, made = plateau(monitor="loss", every=25, patience=99), network(RATE)
+    losses = Losses()
+    train(made, [losses, one])
+    train(made, [losses, one])
+    expected = np.array(losses.losses[:75]).reshape(3, 25).mean(axis=1)
+    np.testing.assert_allclose([each.value for each in one.observations], expected, rtol=1e-4)
+    losses = Losses()
+    train(network(RATE), [losses, one])
+    np.testing.assert_allclose(one.observations[-1].value, np.mean(losses.losses[:25]), rtol=1e-4)
+    with pytest.warns(UserWarning, match="at step 100 lacks 5 of 25 steps"):
+        train(made, [plateau(monitor="loss", every=25, patience=99)])
 
 
 def test_the_rates_of_batches_show_a_reduction_at_its_step():
