@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from support import BACKEND, new_keras, number
 
-from keras_decay import InEpochs, LearningRateLogger, PlateauDecay, StepDecay, rehearse
+from keras_decay import InEpochs, LearningRateLogger, PlateauDecay, StepDecay, plot, rehearse
 
 STEPS, EVERY, BATCH, RATE = 40, 10, 8, 0.01
 random = np.random.default_rng(0)
@@ -338,8 +338,27 @@ def test_the_rates_of_batches_show_a_reduction_at_its_step():
     np.testing.assert_allclose([rates[step] for step in range(STEPS)], expected, rtol=1e-6)
 
 
+def test_plot_draws_the_observations_and_marks_the_reductions_at_their_steps():
+    """A `History`, which has one rate an epoch, marks the epochs that they were in."""
+    one = plateau(every=15, validation_data=(X_VAL, Y_VAL))
+    with pytest.raises(ValueError, match="`what` must be a `PlateauDecay` with `every` that was"):
+        plot(one)
+    made = network(StepDecay(RATE, 0.5, 99))
+    train(made, [one], epochs=3)
+    steps, values, reduced = map(np.array, zip(*one.observations, strict=True))
+    at = steps[reduced]
+    assert len(at) > 1
+    (axes,) = plot(one).axes
+    drawn, *marks = axes.lines
+    np.testing.assert_array_equal(drawn.get_xydata(), np.transpose([steps, values]))
+    assert [mark.get_xdata()[0] for mark in marks] == at.tolist()
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("step", "val_loss")
+    of_epochs = [mark.get_xdata()[0] for mark in plot(made.history).axes[0].lines[1:]]
+    assert of_epochs == sorted({int(step) // STEPS for step in at} - {0, 3})
+
+
 def test_a_rehearsal_takes_a_value_each_n_steps():
-    """At the rates of those steps."""
+    """At the rates of those steps, where the picture has them too."""
     rehearsal = rehearse(
         plateau(every=5, patience=2),
         [1.0, 1.0, 1.0, 1.0],
@@ -348,6 +367,11 @@ def test_a_rehearsal_takes_a_value_each_n_steps():
     np.testing.assert_allclose(rehearsal.epoch, [0.5, 1.0, 1.5, 2.0])
     np.testing.assert_allclose(rehearsal.learning_rate, [0.1, 0.1, 0.05, 0.025])
     assert rehearsal.reductions.tolist() == [1.5]
+    rate, metric = plot(rehearsal).axes
+    drawn, mark = rate.lines
+    np.testing.assert_allclose(drawn.get_xdata(), [0.0, 0.5, 1.0, 1.5, 2.0])
+    np.testing.assert_allclose(metric.lines[0].get_xdata(), [0.5, 1.0, 1.5, 2.0])
+    assert mark.get_xdata()[0] == 1.5
 
 
 @pytest.mark.parametrize(
