@@ -224,6 +224,9 @@ class PlateauDecay(RateCallback):
         self._mean = BatchMean(self.monitor)
         self._position = 0
         """The step that training has come to."""
+        self._left_out = 0
+        """The steps in it that no optimizer has counted, since one that scales the loss leaves out
+        what overflows."""
         self._attached: Attached | None = None
         self._kept: Snapshot | None = None
         """The end of the last finite epoch, or the start of training."""
@@ -350,7 +353,10 @@ class PlateauDecay(RateCallback):
         if first:
             self._warnings.leave_rates(self._optimizer)
             self._say_where_it_goes_on(epoch)
-        self._position = max(self._shared.counters, default=0)
+        counted = max(self._shared.counters, default=0)
+        # No step is observed twice where updates of this `fit` were left out.
+        self._left_out = 0 if first else max(self._position - counted, 0)
+        self._position = counted + self._left_out
         self._begin_mean(first)
         if first or self.every is None:
             self._keep()
@@ -369,9 +375,8 @@ class PlateauDecay(RateCallback):
         if self.every is None:
             return
         before, shared = self._position, self._shared
-        self._position = max(shared.counters, default=0) + (shared.updates or 1) * (
-            self._this_run().batch + 1
-        )
+        counted = max(shared.counters, default=0) + self._left_out
+        self._position = counted + (shared.updates or 1) * (self._this_run().batch + 1)
         if self._position // self.every != before // self.every:
             self._observe_inside_epoch({} if logs is None else logs)
 

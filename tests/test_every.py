@@ -97,8 +97,10 @@ PLATEAUS = {
 @pytest.mark.parametrize("rate", RATES.values(), ids=RATES)
 def test_one_long_epoch_decides_as_the_same_training_run_cut_into_short_ones(rate, kind):
     """The same reductions, rates and weights."""
-    poison = [13] if kind == "recover" else []
-    arguments = PLATEAUS[kind]
+    assert_decides_as_cut(rate, [13] if kind == "recover" else [], PLATEAUS[kind])
+
+
+def assert_decides_as_cut(rate, poison, arguments):
     long = network(rate())
     one = plateau(every=EVERY, validation_data=(X_VAL, Y_VAL), **arguments)
     train(long, [*map(Poison, poison), one], epochs=1)
@@ -134,21 +136,37 @@ def executions():
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_training_goes_on_as_if_nothing_had_been_evaluated(shuffle, compiled):
     """Logs and weights are those of a run without the callback, to the bit."""
+    assert_undisturbed(shuffle, **compiled())
 
+
+def assert_undisturbed(shuffle, **compiled):
     def run(*callbacks):
-        made = network(RATE, 0.5, **compiled())
+        made = network(RATE, 0.5, **compiled)
         arguments = {"epochs": 2, "shuffle": shuffle, "validation_data": (X_VAL, Y_VAL)}
         return train(made, callbacks, **arguments), made.get_weights()
 
     one = plateau(every=EVERY, validation_data=(X_VAL, Y_VAL), patience=99)
     logs, weights = run(one)
     expected, expected_weights = run()
-    assert len(one.observations) == 8
+    assert [each.step for each in one.observations] == list(range(10, 81, 10))
     for name, values in expected.items():
         assert logs[name] == values, name
         assert np.isfinite(values).all()
     for mine, other in zip(weights, expected_weights, strict=True):
         assert np.array_equal(mine, other)
+
+
+@new_keras
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_changes_nothing_of_that(policy):
+    """Nor does an optimizer that scales the loss, and leaves out what overflows."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        assert_undisturbed(False)
+        assert_decides_as_cut(RATES["schedule"], [], {"cooldown": 1})
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 class Losses(keras.callbacks.Callback):
