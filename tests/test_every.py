@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import shutil
+import sys
+import warnings
 
 import keras
 import numpy as np
 import pytest
 from support import BACKEND, new_keras, number
 
-from keras_decay import InEpochs, LearningRateLogger, PlateauDecay, StepDecay, rehearse
+from keras_decay import InEpochs, LearningRateLogger, PlateauDecay, StepDecay, plot, rehearse
 
 STEPS, EVERY, BATCH, RATE = 40, 10, 8, 0.01
 random = np.random.default_rng(0)
@@ -94,8 +97,10 @@ PLATEAUS = {
 @pytest.mark.parametrize("rate", RATES.values(), ids=RATES)
 def test_one_long_epoch_decides_as_the_same_training_run_cut_into_short_ones(rate, kind):
     """The same reductions, rates and weights."""
-    poison = [13] if kind == "recover" else []
-    arguments = PLATEAUS[kind]
+    assert_decides_as_cut(rate, [13] if kind == "recover" else [], PLATEAUS[kind])
+
+
+def assert_decides_as_cut(rate, poison, arguments):
     long = network(rate())
     one = plateau(every=EVERY, validation_data=(X_VAL, Y_VAL), **arguments)
     train(long, [*map(Poison, poison), one], epochs=1)
@@ -131,21 +136,37 @@ def executions():
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_training_goes_on_as_if_nothing_had_been_evaluated(shuffle, compiled):
     """Logs and weights are those of a run without the callback, to the bit."""
+    assert_undisturbed(shuffle, **compiled())
 
+
+def assert_undisturbed(shuffle, **compiled):
     def run(*callbacks):
-        made = network(RATE, 0.5, **compiled())
+        made = network(RATE, 0.5, **compiled)
         arguments = {"epochs": 2, "shuffle": shuffle, "validation_data": (X_VAL, Y_VAL)}
         return train(made, callbacks, **arguments), made.get_weights()
 
     one = plateau(every=EVERY, validation_data=(X_VAL, Y_VAL), patience=99)
     logs, weights = run(one)
     expected, expected_weights = run()
-    assert len(one.observations) == 8
+    assert [each.step for each in one.observations] == list(range(10, 81, 10))
     for name, values in expected.items():
         assert logs[name] == values, name
         assert np.isfinite(values).all()
     for mine, other in zip(weights, expected_weights, strict=True):
         assert np.array_equal(mine, other)
+
+
+@new_keras
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_changes_nothing_of_that(policy):
+    """Nor does an optimizer that scales the loss, and leaves out what overflows."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        assert_undisturbed(False)
+        assert_decides_as_cut(RATES["schedule"], [], {"cooldown": 1})
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 class Losses(keras.callbacks.Callback):
@@ -215,25 +236,113 @@ class Kill(AtStep):
         raise Killed
 
 
-@pytest.mark.parametrize("step", [1, 9, 10, 11, 25, 40, 41, 55, 80])
-def test_killed_at_any_step_it_goes_on_with_the_state_that_was_saved(step, tmp_path):
-    """Observations are due at the same steps of the optimizer, each once."""
+class Told(keras.Sequential):
+    """Its validation loss depends on the step alone."""
+
+    told = (9, 5, 6, 4, 5, 5, 5, 3, 4, 4, 4, 4, 4)
+
+    def evaluate(self, *data, **arguments):
+        return {"loss": float(self.told[int(number(self.optimizer.iterations)) // EVERY])}
+
+
+class Copies(keras.callbacks.Callback):
+    """Copies a folder after each step of the training run: what a kill there would leave."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder, self.copies = folder, []
+
+    def on_train_batch_end(self, batch, logs=None):
+        copy = self.folder.with_name(f"{self.folder.name} {len(self.copies)}")
+        self.copies.append(shutil.copytree(self.folder, copy))
+
+
+class States(keras.callbacks.Callback):
+    """The state of a plateau after each of its observations."""
+
+    def __init__(self, of):
+        super().__init__()
+        self.of, self.seen = of, {}
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.of.observations:
+            self.seen[self.of.observations[-1].step] = self.of.state
+
+
+class Stop(AtStep):
+    def act(self):
+        self.model.stop_training = True
+
+
+def test_killed_at_any_step_it_decides_as_the_run_that_was_never_killed(tmp_path):
+    """From the file that was saved at that step: the same state after each observation."""
+    made = Told([keras.Input((3,)), keras.layers.Dense(1)])
+    schedule = InEpochs(keras.optimizers.schedules.CosineDecay(RATE, 9))
+    made.compile(keras.optimizers.SGD(schedule, momentum=0.9), "mse")
+
+    def run(folder, *others, **arguments):
+        one = plateau(every=EVERY, validation_data=(X_VAL, Y_VAL), patience=2, cooldown=1)
+        states = States(one)
+        save_freq = arguments.pop("save_freq", sys.maxsize)
+        backup = keras.callbacks.BackupAndRestore(folder, save_freq, delete_checkpoint=False)
+        train(made, [one, states, backup, *others], **arguments)
+        return states.seen
+
+    copies = Copies(tmp_path / "backup")
+    expected = run(copies.folder, copies, epochs=3, save_freq=1)
+    assert [expected[step]["reductions"] for step in range(40, 121, 10)] == [
+        0,
+        1,
+        1,
+        1,
+        1,
+        2,
+        2,
+        2,
+        3,
+    ]
+    for step, copy in enumerate(copies.copies[: 2 * STEPS], 1):
+        seen = run(copy, Stop(2 * EVERY), epochs=3)
+        due = range(EVERY * (step // EVERY + 1), step + 2 * EVERY + 1, EVERY)
+        assert seen == {each: expected[each] for each in due}, step
+
+
+@pytest.mark.parametrize(("killed", "saved"), [(10, 8), (43, 40), (46, 44)])
+def test_a_mean_that_lacks_batches_says_so(killed, saved, tmp_path):
+    """Those since the last observation, which a kill has lost; it is made at its step."""
 
     def run(*others):
-        one = plateau(every=EVERY, validation_data=(X_VAL, Y_VAL), patience=2)
-        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", save_freq=1)
-        made = network(InEpochs(keras.optimizers.schedules.CosineDecay(RATE, 2)))
-        train(made, [one, *others, backup], epochs=2)
-        return one
+        one = plateau(monitor="loss", every=EVERY, patience=99)
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", save_freq=4)
+        train(network(RATE), [one, *others, backup], epochs=2)
+        return [each.step for each in one.observations]
 
     with contextlib.suppress(Killed):
-        run(Kill(step))
-    resumed = run()
-    steps = [each.step for each in resumed.observations]
-    # What was saved is the step before the one that it was killed at; the epoch begins again.
-    first = -(-max(step, 1) // EVERY) * EVERY
-    assert steps == list(range(first, steps[-1] + 1, EVERY))
-    assert math.isfinite(resumed.state["best"])
+        run(Kill(killed))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", UserWarning)
+        steps = run()
+    due = EVERY * (saved // EVERY + 1)
+    assert steps == list(range(due, steps[-1] + 1, EVERY))
+    ours = [str(each.message) for each in told if "goes on at step" in str(each.message)]
+    assert len(ours) == (saved % EVERY > 0)
+    for each in ours:
+        assert f"the mean of `loss` at step {due} lacks {saved % EVERY} of 10 steps" in each
+
+
+def test_a_second_fit_goes_on_with_the_mean_and_another_model_begins_its_own():
+    """With the same callback; another one lacks the batches and says so."""
+    one, made = plateau(monitor="loss", every=25, patience=99), network(RATE)
+    losses = Losses()
+    train(made, [losses, one])
+    train(made, [losses, one])
+    expected = np.array(losses.losses[:75]).reshape(3, 25).mean(axis=1)
+    np.testing.assert_allclose([each.value for each in one.observations], expected, rtol=1e-4)
+    losses = Losses()
+    train(network(RATE), [losses, one])
+    np.testing.assert_allclose(one.observations[-1].value, np.mean(losses.losses[:25]), rtol=1e-4)
+    with pytest.warns(UserWarning, match="at step 100 lacks 5 of 25 steps"):
+        train(made, [plateau(monitor="loss", every=25, patience=99)])
 
 
 def test_the_rates_of_batches_show_a_reduction_at_its_step():
@@ -247,8 +356,27 @@ def test_the_rates_of_batches_show_a_reduction_at_its_step():
     np.testing.assert_allclose([rates[step] for step in range(STEPS)], expected, rtol=1e-6)
 
 
+def test_plot_draws_the_observations_and_marks_the_reductions_at_their_steps():
+    """A `History`, which has one rate an epoch, marks the epochs that they were in."""
+    one = plateau(every=15, validation_data=(X_VAL, Y_VAL))
+    with pytest.raises(ValueError, match="`what` must be a `PlateauDecay` with `every` that was"):
+        plot(one)
+    made = network(StepDecay(RATE, 0.5, 99))
+    train(made, [one], epochs=3)
+    steps, values, reduced = map(np.array, zip(*one.observations, strict=True))
+    at = steps[reduced]
+    assert len(at) > 1
+    (axes,) = plot(one).axes
+    drawn, *marks = axes.lines
+    np.testing.assert_array_equal(drawn.get_xydata(), np.transpose([steps, values]))
+    assert [mark.get_xdata()[0] for mark in marks] == at.tolist()
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("step", "val_loss")
+    of_epochs = [mark.get_xdata()[0] for mark in plot(made.history).axes[0].lines[1:]]
+    assert of_epochs == sorted({int(step) // STEPS for step in at} - {0, 3})
+
+
 def test_a_rehearsal_takes_a_value_each_n_steps():
-    """At the rates of those steps."""
+    """At the rates of those steps, where the picture has them too."""
     rehearsal = rehearse(
         plateau(every=5, patience=2),
         [1.0, 1.0, 1.0, 1.0],
@@ -257,6 +385,11 @@ def test_a_rehearsal_takes_a_value_each_n_steps():
     np.testing.assert_allclose(rehearsal.epoch, [0.5, 1.0, 1.5, 2.0])
     np.testing.assert_allclose(rehearsal.learning_rate, [0.1, 0.1, 0.05, 0.025])
     assert rehearsal.reductions.tolist() == [1.5]
+    rate, metric = plot(rehearsal).axes
+    drawn, mark = rate.lines
+    np.testing.assert_allclose(drawn.get_xdata(), [0.0, 0.5, 1.0, 1.5, 2.0])
+    np.testing.assert_allclose(metric.lines[0].get_xdata(), [0.5, 1.0, 1.5, 2.0])
+    assert mark.get_xdata()[0] == 1.5
 
 
 @pytest.mark.parametrize(

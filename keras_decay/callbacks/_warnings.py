@@ -172,6 +172,18 @@ class Warnings:
                 "those without the suffix, are the state before this epoch."
             )
 
+    def warn_if_batches_missing(self, monitor: str, step: int, every: int) -> None:
+        """The step at which `fit` begins, with those at which the mean of batches is observed."""
+        missing = step % every
+        if missing:
+            warn(
+                f"`PlateauDecay` goes on at step {step}, between two observations, without the "
+                f"batches since the last one: the mean of `{monitor}` at step "
+                f"{step - missing + every} lacks {missing} of {every} steps. Pass the same "
+                "`PlateauDecay` to the next `fit`, or, for a run that may be killed, "
+                "`validation_data`, of which an observation needs nothing of the steps before."
+            )
+
     def warn_if_monitor_missing(self, monitor: str, logs: dict[str, Any]) -> None:
         """The metric that is monitored, with those of an epoch."""
         metrics = sorted(name for name in logs if not name.startswith("learning_rate"))

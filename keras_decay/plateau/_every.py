@@ -48,12 +48,22 @@ class BatchMean:
         """Of the epochs before, since it was last asked for."""
         self._before = 0.0, 0.0
         """Of this epoch, when it was last asked for."""
+        self._step = 0
+        """The step of the training run at the end of the last epoch."""
+
+    def begin_fit(self, step: int) -> bool:
+        """Forgets batches of another training run; whether those up to this step are known."""
+        known = step == self._step
+        if not known:
+            self._total = self._count = 0.0
+        return known
 
     def begin_epoch(self) -> None:
         self._before = 0.0, 0.0
 
-    def end_epoch(self, model: Any) -> None:
+    def end_epoch(self, model: Any, step: int) -> None:
         self._add(self._sums(model))
+        self._step = step
 
     def value(self, model: Any) -> float:
         now = self._sums(model)

@@ -228,6 +228,9 @@ class PlateauDecay(RateCallback):
         self._mean = BatchMean(self.monitor)
         self._position = 0
         """The step that training has come to."""
+        self._left_out = 0
+        """The steps in it that no optimizer has counted, since one that scales the loss leaves out
+        what overflows."""
         self._attached: Attached | None = None
         self._kept: Snapshot | None = None
         """The end of the last finite epoch, or the start of training."""
@@ -355,10 +358,22 @@ class PlateauDecay(RateCallback):
             self._warnings.leave_rates(self._optimizer)
             self._say_where_it_goes_on(epoch)
             self._keep_start()
-        self._mean.begin_epoch()
-        self._position = max(self._shared.counters, default=0)
+        counted = max(self._shared.counters, default=0)
+        # No step is observed twice where updates of this `fit` were left out.
+        self._left_out = 0 if first else max(self._position - counted, 0)
+        self._position = counted + self._left_out
+        self._begin_mean(first)
         if first or self.every is None:
             self._keep()
+
+    def _begin_mean(self, first: bool) -> None:
+        if self.every is None or self.validation_data is not None:
+            return
+        if first and not self._mean.begin_fit(self._position):
+            state, found = self._known().state, self._shared.found
+            if state.has_observed or (found is not None and found.loaded):
+                self._warnings.warn_if_batches_missing(self.monitor, self._position, self.every)
+        self._mean.begin_epoch()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_end(batch, logs)
@@ -367,9 +382,8 @@ class PlateauDecay(RateCallback):
         if self.every is None:
             return
         before, shared = self._position, self._shared
-        self._position = max(shared.counters, default=0) + (shared.updates or 1) * (
-            self._this_run().batch + 1
-        )
+        counted = max(shared.counters, default=0) + self._left_out
+        self._position = counted + (shared.updates or 1) * (self._this_run().batch + 1)
         if self._position // self.every != before // self.every:
             self._observe_inside_epoch({} if logs is None else logs)
 
@@ -397,7 +411,7 @@ class PlateauDecay(RateCallback):
         clock = self._ended(optimizer, attached, epoch)
         if self.every is not None:
             if self.validation_data is None:
-                self._mean.end_epoch(self.model)
+                self._mean.end_epoch(self.model, max(attached.counters(), default=0))
             attached.commit(replace(attached.state, clock=clock))
             if self.observations:
                 logs.setdefault(self.monitor, self.observations[-1].value)

@@ -18,6 +18,7 @@ from keras_decay import _checks
 from keras_decay._config import LearningRateSchedule
 from keras_decay.callbacks._logger import LearningRateLogger
 from keras_decay.optimizer._rates import named_optimizers, schedule_of
+from keras_decay.plateau._plateau import PlateauDecay
 from keras_decay.tools._preview import Source, rates_at
 from keras_decay.tools._range_test import RangeTest
 from keras_decay.tools._rehearse import Rehearsal, history_values
@@ -42,14 +43,17 @@ def plot(
 
     The horizontal axis counts epochs: epoch k lies between k and k + 1, so a metric of epoch k,
     and a reduction at its end, stand at k + 1. A rate that spans decades gets a logarithmic axis.
-    (Of a `LearningRateLogger` it counts steps; of a range test it is the rate.)
+    (Of a `LearningRateLogger`, and of a `PlateauDecay` with `every`, it counts steps; of a range
+    test it is the rate.) The `History` of a run with `every` has one rate an epoch: a reduction
+    inside an epoch stands where the epoch begins, but for the first one.
 
     Args:
         what: Any `LearningRateSchedule` or a float > 0; an optimizer or a compiled model, from
             where it stands; a dict from names to them; the `History`
             of a `fit` that logged `learning_rate`, or its dict; what `rehearse` returned; what
-            `find_learning_rate` did: the loss over the rate, with the suggestion marked; or a
-            `LearningRateLogger` that was in a `fit`.
+            `find_learning_rate` did: the loss over the rate, with the suggestion marked; a
+            `LearningRateLogger` that was in a `fit`; or a `PlateauDecay(every=...)` that was: its
+            observations, with the reductions marked.
         epochs: Int >= 1, the number of epochs to draw; for schedules only.
         steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` for each
             schedule's own, or that of a schedule in it; for schedules only. What
@@ -104,19 +108,27 @@ def _drawing(what: Any, epochs: Any, steps_per_epoch: Any, monitor: str) -> Call
         if not what.seen:
             _checks.fail("what", what, "a `LearningRateLogger` that was in a `fit`")
         return partial(_draw_seen, seen=what.seen)
+    if isinstance(what, PlateauDecay):
+        if not what.observations:
+            _checks.fail("what", what, "a `PlateauDecay` with `every` that was in a `fit`")
+        return partial(_draw_observations, plateau=what)
     if isinstance(what, RangeTest):
         return partial(_draw_range_test, test=what)
     if isinstance(what, Rehearsal):
         rates = {"learning_rate": what.learning_rate}
-        return partial(
-            _draw_run, run=_Run(what.epoch, rates, what.value, what.reductions, what.monitor)
-        )
+        if what.epoch.dtype.kind == "f":  # Of a plateau with `every`: the ends already.
+            length, after = float(np.diff(what.epoch, prepend=0.0)[-1]), 0
+        else:
+            length, after = 1.0, 1
+        end, reductions = what.epoch + after, what.reductions + after
+        run = _Run(end, rates, what.value, reductions, what.monitor, length)
+        return partial(_draw_run, run=run)
     return partial(_draw_run, run=_as_run(what, monitor))
 
 
 def _is_schedules(what: Any) -> bool:
     """Whether it is a schedule, a rate, or a dict of them; an error where it can be nothing."""
-    kinds = (keras.callbacks.History, Rehearsal, RangeTest, LearningRateLogger)
+    kinds = (keras.callbacks.History, Rehearsal, RangeTest, LearningRateLogger, PlateauDecay)
     optimized = (keras.optimizers.Optimizer, keras.Model)
     if isinstance(what, (LearningRateSchedule, numbers.Real, *optimized)):
         return True
@@ -127,7 +139,8 @@ def _is_schedules(what: Any) -> bool:
     if not isinstance(what, kinds):
         must = (
             "a schedule, an optimizer, a compiled model, a dict of them, a `History`, what "
-            "`rehearse` or `find_learning_rate` returned, or a `LearningRateLogger`"
+            "`rehearse` or `find_learning_rate` returned, a `LearningRateLogger` or a "
+            "`PlateauDecay` with `every`"
         )
         _checks.fail("what", what, must, TypeError)
     return False
@@ -169,13 +182,15 @@ def _drawn_steps(epochs: int, steps_per_epoch: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class _Run:
-    """A training, done or rehearsed: the rates by the names of their optimizers."""
+    """A training run, done or rehearsed: the rates by the names of their optimizers, and the
+    ends of its epochs, or of what is observed instead, in epochs."""
 
-    epoch: NDArray[np.int64]
+    end: NDArray[Any]
     rates: dict[str, NDArray[np.float64]]
     value: NDArray[np.float64]
-    reductions: NDArray[np.int64]
+    reductions: NDArray[Any]
     monitor: str
+    length: float = 1.0
 
 
 def _as_run(history: Any, monitor: str) -> _Run:
@@ -195,7 +210,7 @@ def _as_run(history: Any, monitor: str) -> _Run:
     reduced = np.zeros(max(len(epochs) - 1, 0), bool)
     for each in falls:
         reduced |= np.diff(each) < 0
-    return _Run(epochs, rates, value, epochs[:-1][reduced], monitor)
+    return _Run(epochs + 1, rates, value, epochs[:-1][reduced] + 1, monitor)
 
 
 def _is_float(history: Any, name: str) -> bool:
@@ -236,32 +251,47 @@ def _draw_curves(ax: Axes, curves: list[_Curve]) -> None:
 
 
 def _draw_run(ax: Axes, run: _Run) -> None:
-    end = run.epoch + 1
     metric = ax.twinx()
     # The metric, drawn first, lies under the rate.
     metric.set_zorder(ax.get_zorder() - 1)
     ax.patch.set_visible(False)
-    metric.plot(end, run.value, "o-", color="0.6", markersize=3, linewidth=1.2)
+    metric.plot(run.end, run.value, "o-", color="0.6", markersize=3, linewidth=1.2)
     metric.set_ylabel(run.monitor, color="0.35")
     several = len(run.rates) > 1
     for index, (name, rate) in enumerate(run.rates.items()):
         ax.plot(
-            np.append(run.epoch, end[-1]),
+            np.append(run.end - run.length, run.end[-1]),
             np.append(rate, rate[-1]),
             color=("C0", "C2", "C4", "C5")[index % 4],
             linewidth=2,
             drawstyle="steps-post",
             label=name if several else None,
         )
-    for index, epoch in enumerate(run.reductions):
-        label = None if index else "reduction"
-        ax.axvline(epoch + 1, color="C3", linestyle="--", linewidth=1, label=label)
+    _mark_reductions(ax, run.reductions)
     _label_epochs(ax)
     ax.set_ylabel("learning rate", color="C0")
     _scale_axis(ax, np.concatenate(list(run.rates.values())))
     _scale_axis(metric, run.value)
     if len(run.reductions) or several:
         ax.legend()
+
+
+def _draw_observations(ax: Axes, plateau: PlateauDecay) -> None:
+    steps, values, reduced = map(np.array, zip(*plateau.observations, strict=True))
+    ax.plot(steps, values, "o-", color="0.6", markersize=3, linewidth=1.2)
+    _mark_reductions(ax, steps[reduced])
+    ax.set_xlabel("step")
+    ax.set_ylabel(plateau.monitor)
+    ax.grid(alpha=0.3)
+    _scale_axis(ax, values)
+    if reduced.any():
+        ax.legend()
+
+
+def _mark_reductions(ax: Axes, positions: NDArray[Any]) -> None:
+    for index, position in enumerate(positions):
+        label = None if index else "reduction"
+        ax.axvline(position, color="C3", linestyle="--", linewidth=1, label=label)
 
 
 def _draw_range_test(ax: Axes, test: RangeTest) -> None:
