@@ -21,7 +21,7 @@ from tests.benchmarks._report import print_tables
 from tests.benchmarks._table import markdown
 
 BACKENDS = ("tensorflow", "jax", "torch")
-GROUPS = ("steps", "calls", "callback", "program", "import")
+GROUPS = ("steps", "calls", "callback", "restore", "program", "import")
 
 
 def main() -> None:

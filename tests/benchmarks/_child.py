@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tests.benchmarks import callback, calls, imports, program, steps
+from tests.benchmarks import callback, calls, imports, program, restore, steps
 
 
 def versions() -> dict[str, str]:
@@ -57,6 +57,7 @@ def main() -> None:
         "steps": lambda: steps.run(3.0 if arguments.quick else arguments.seconds),
         "calls": lambda: calls.run(budget),
         "callback": lambda: callback.run(budget),
+        "restore": lambda: restore.run(budget),
         "program": program.run,
         "import": lambda: imports.run(2 if arguments.quick else 15),
     }

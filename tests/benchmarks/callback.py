@@ -1,4 +1,4 @@
-"""What the plateau callback costs once an epoch, and with the weights it keeps and the files."""
+"""What the plateau callback costs once an epoch, and with its files."""
 
 from __future__ import annotations
 
@@ -22,13 +22,11 @@ VALUE = "val_loss"
 
 def run(budget: float) -> Iterator[dict[str, Any]]:
     yield from _epoch(budget)
-    for width, weights in ((3162, "10 million"), (10_000, "100 million")):
-        yield from _best_weights(width, weights, budget)
     yield from _files(budget)
     yield from _range_test(budget)
 
 
-def _attached(callback: Any, model: Any) -> Any:
+def attached(callback: Any, model: Any) -> Any:
     """The callback as it is in the middle of a `fit`."""
     callback.set_model(model)
     callback.set_params({"steps": subjects.STEPS_PER_EPOCH})
@@ -41,7 +39,7 @@ def _plateau(rate: Any, patience: int, size: str = "small") -> Any:
     model.optimizer.build(model.trainable_variables)
     # So close to 1 that the rate stays a rate, whatever the number of reductions.
     callback = keras_decay.PlateauDecay(factor=1 - 1e-6, patience=patience, mode="min")
-    return _attached(callback, model)
+    return attached(callback, model)
 
 
 def _epoch(budget: float) -> Iterator[dict[str, Any]]:
@@ -58,7 +56,7 @@ def _epoch(budget: float) -> Iterator[dict[str, Any]]:
     keras_name = "Keras ReduceLROnPlateau, end of an epoch"
     model = subjects.network("small", keras.optimizers.AdamW(subjects.RATE))
     variants[keras_name] = _epochs(
-        _attached(keras.callbacks.ReduceLROnPlateau(patience=never), model)
+        attached(keras.callbacks.ReduceLROnPlateau(patience=never), model)
     )
     yield from measurements(
         "PlateauDecay, each epoch",
@@ -82,38 +80,6 @@ def _epochs(callback: Any) -> Callable[[int], None]:
         callback.on_epoch_end(number, {VALUE: 1.0})
 
     return repeated(epoch)
-
-
-def _best_weights(width: int, weights: str, budget: float) -> Iterator[dict[str, Any]]:
-    keep, early = "PlateauDecay keeps better weights", "Keras EarlyStopping keeps better weights"
-    restore, by_hand = "PlateauDecay restores them", "set_weights by hand"
-    model = keras.Sequential([keras.Input((width,)), keras.layers.Dense(width, use_bias=False)])
-    model.compile(keras.optimizers.SGD(subjects.RATE), "mse")
-    arguments = {"mode": "min", "restore_best_weights": True}
-    # One plateau does both: two on one optimizer are an error.
-    plateau = keras_decay.PlateauDecay(factor=1 - 1e-6, patience=1, **arguments)
-    _attached(plateau, model)
-    stopping = _attached(keras.callbacks.EarlyStopping(**arguments), model)
-    falling, epochs = itertools.count(0, -1), itertools.count()
-    plateau.update(next(falling))
-    best = model.get_weights()
-    variants = {
-        keep: repeated(lambda: plateau.update(next(falling))),
-        early: repeated(lambda: stopping.on_epoch_end(next(epochs), {VALUE: next(falling)})),
-        restore: repeated(lambda: (plateau.update(1.0), _values(model))),
-        by_hand: repeated(lambda: (model.set_weights(best), _values(model))),
-    }
-    yield from measurements(
-        f"restore_best_weights, {weights} weights",
-        interleaved(variants, seconds=budget / 3),
-        unit="ms",
-        against={keep: [early], restore: [by_hand]},
-    )
-
-
-def _values(model: Any) -> list[Any]:
-    """What a restoration is done with: JAX copies the weights when it comes to it."""
-    return [variable.value for variable in model.variables]
 
 
 def _files(budget: float) -> Iterator[dict[str, Any]]:

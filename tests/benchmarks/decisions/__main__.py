@@ -6,6 +6,7 @@ Prints tables of all methods, and writes a CSV file with a line for each trainin
 from __future__ import annotations
 
 import argparse
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ import keras
 
 from tests.benchmarks.decisions import report, scores
 from tests.benchmarks.decisions.methods import Method, methods
-from tests.benchmarks.decisions.tasks import RATES, TASKS, Data, Task, make_optimizer
+from tests.benchmarks.decisions.tasks import FINE_TUNING, RATES, TASKS, Data, Task, make_optimizer
 
 
 def main() -> None:
@@ -24,7 +25,10 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="all tasks, not the first four only")
     parser.add_argument("--long", action="store_true", help="100 epochs too, where a task has them")
     parser.add_argument("--forms", action="store_true", help="all forms that were tried")
+    parser.add_argument("--tuning", action="store_true", help="only the tasks of fine-tuning")
     parser.add_argument("--task", help="only the tasks with this in their name")
+    parser.add_argument("--optimizer", help="only this one, such as sgd")
+    parser.add_argument("--methods", help="only those whose name a regular expression finds")
     parser.add_argument("--seeds", type=int, default=3, help="how many (%(default)s)")
     folder = Path(tempfile.gettempdir())
     parser.add_argument(
@@ -55,9 +59,10 @@ def main() -> None:
     if arguments.read:
         rows = scores.read(arguments.csv)
     else:
-        tasks = [task for task in TASKS if (arguments.task or "") in task.name]
-        if not (arguments.full or arguments.task):
+        tasks = list(FINE_TUNING if arguments.tuning else TASKS)
+        if not (arguments.full or arguments.tuning or arguments.task):
             tasks = tasks[:4]
+        tasks = [task for task in tasks if (arguments.task or "") in task.name]
         rows = train_all(tasks, arguments)
     report.print_all(rows, arguments.markdown)
     if arguments.picture:
@@ -73,8 +78,16 @@ def train_all(tasks: list[Task], arguments: argparse.Namespace) -> list[scores.R
 
     found: list[scores.Row] = []
     trainers = {
-        (task, name): Trainer(task, name) for task in tasks for name in ("sgd", task.optimizer)
+        (task, name): Trainer(task, name)
+        for task in tasks
+        for name in ("sgd", task.optimizer)
+        if name == (arguments.optimizer or name)
     }
+    compared = [
+        method
+        for method in methods(arguments.forms)
+        if re.search(arguments.methods or "", method.name)
+    ]
     started = time.perf_counter()
     for seed in range(arguments.seeds):
         for (task, name), trainer in trainers.items():
@@ -82,7 +95,6 @@ def train_all(tasks: list[Task], arguments: argparse.Namespace) -> list[scores.R
             lengths = task.epochs if arguments.long else task.epochs[:1]
             suggestion = suggested_rate(task, name, data, seed)
             rates = [*RATES[name], *([] if suggestion is None else [suggestion])]
-            compared = methods(arguments.forms)
             free = [method for method in compared if not method.known_length]
             found += rows_of(trainer, data, seed, free, rates, lengths)
             for length in lengths:

@@ -45,10 +45,19 @@ class Losses(NamedTuple):
 
 
 class Action(NamedTuple):
-    """What a decision does to the state of training."""
+    """What a decision does to the state of training.
+
+    Attributes:
+        better: Whether this epoch is the one to go back to from now on.
+        restore: A key of `GOES_BACK`, or nothing.
+        from_start: Whether what is gone back to is the start of training, not the best epoch.
+        recover: Whether the epoch is undone.
+        good: Whether it is one that `recover` can go back to.
+    """
 
     better: bool = False
     restore: str = ""
+    from_start: bool = False
     recover: bool = False
     good: bool = True
 
@@ -99,14 +108,16 @@ class Plateau:
         restore: str = "",
         exploded: Callable[[Losses, Losses], bool] | None = None,
         start: float = math.inf,
+        stuck: Callable[[Losses, float], bool] | None = None,
         **arguments: Any,
     ):
         self._steps, self._rate, self._restore, self._exploded = steps, rate, restore, exploded
-        self._start = start
+        self._start, self._stuck = start, stuck
         self._optimizer = keras.optimizers.SGD(rate)
         self._callback = keras_decay.PlateauDecay(mode="min", **arguments)
         self._callback.attach(SimpleNamespace(optimizer=self._optimizer, stop_training=False))
         self._best, self.reductions = Losses(math.inf, math.inf, math.inf), 0
+        self._best_epoch, self._first_value = Losses(math.nan, math.nan, math.nan), math.nan
 
     def rates(self, epoch: int) -> np.ndarray:
         return np.full(self._steps, self._rate)
@@ -118,10 +129,19 @@ class Plateau:
         best = self._callback.state["best"]
         reduced = self._reduced(self._callback.update(losses.value, epoch))
         better = self._callback.state["best"] != best
+        if better:
+            self._best_epoch = losses
+        if math.isnan(self._first_value) and math.isfinite(losses.value):
+            self._first_value = losses.value
+        from_start = self._stuck is not None and self._stuck(self._best_epoch, self._first_value)
         # Else it is the start that training goes back to.
         better &= losses.training <= self._start * losses.first
         self._best = Losses(*np.fmin(self._best, losses))
-        return Action(better, self._restore if reduced else "")
+        # As in the package: where no value was finite, only the forms that know a start go back.
+        goes_back = reduced and (
+            from_start or math.isfinite(self._start) or self._callback.state["best"] is not None
+        )
+        return Action(better, self._restore if goes_back else "", from_start)
 
     def _reduced(self, reduced: bool) -> bool:
         if reduced:
@@ -159,6 +179,20 @@ def above_best(times: float) -> Callable[[Losses, Losses], bool]:
     return exploded
 
 
+def no_better_than_start(best: Losses, first_value: float) -> bool:
+    """The best epoch is about as bad as the start: nothing was learnt that is worth keeping."""
+    return not (best.training <= 0.9 * best.first or best.value <= 0.98 * first_value)
+
+
+def stuck(best: Losses, first_value: float) -> bool:
+    """That, or its training loss is above twice that of the first batch."""
+    return not best.training <= 2 * best.first or no_better_than_start(best, first_value)
+
+
+STUCK = {"stuck": stuck, "stuck1": no_better_than_start}
+"""Whether a reduction goes back to the start, of the best epoch's losses and the first value."""
+
+
 def methods(forms: bool = False) -> list[Method]:
     """The methods that are compared; with `forms`, all those that were tried."""
     last = FORMS[-1]
@@ -168,6 +202,7 @@ def methods(forms: bool = False) -> list[Method]:
         *(plateau(form) for form in FORMS),
         *(plateau(form, restore) for restore in list(GOES_BACK)[:3] for form in FORMS),
         *(plateau(form, CHOSEN, "start", times) for times in (2, 0.9) for form in FORMS),
+        *(plateau(form, CHOSEN, kind) for kind in STUCK for form in FORMS[::2]),
         plateau(last, SECOND, "start", 2),
         plateau(last, CHOSEN, "first", K),
         plateau(FORMS[0], "", "first", K),
@@ -204,7 +239,8 @@ def plateau(form: Form, restore: str = "", explosion: str = "", times: float = m
         explosion: What an exploded loss is compared with, `"first"` or `"best"`, or nothing;
             with `"start"`, the best epochs are those whose training loss is not above so many
             times the first batch's: where there is none, a reduction goes back to the start of
-            training; `"both"` is that with 2 times, and `"first"`.
+            training; `"both"` is that with 2 times, and `"first"`;
+            or a key of `STUCK`: that rule says whether a reduction goes back to the start.
         times: How many times that an exploded loss is; infinity for losses that are not finite.
     """
     factor, patience = form
@@ -216,6 +252,8 @@ def plateau(form: Form, restore: str = "", explosion: str = "", times: float = m
         names.append(f"recover over {times:g} x {kind}" if math.isfinite(times) else "recover")
     if math.isfinite(start):
         names.append(f"start over {start:g} x first")
+    if explosion in STUCK:
+        names.append(explosion)
 
     def make(rate: float, epochs: int, steps: int) -> Plateau:
         return Plateau(
@@ -224,6 +262,7 @@ def plateau(form: Form, restore: str = "", explosion: str = "", times: float = m
             restore,
             exploded(times) if exploded else None,
             start,
+            STUCK.get(explosion),
             factor=factor,
             patience=patience,
         )

@@ -17,6 +17,7 @@ SHOWN = (
     "plateau 0.3/3",
     "plateau 0.1/10, restore + zero",
     "plateau 0.3/3, restore + zero",
+    "plateau 0.3/3, restore + zero, stuck1",
     "plateau 0.3/3, restore + zero, start over 0.9 x first",
     "StepDecay .1 every third",
     "cosine to 0",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import keras
@@ -40,6 +41,7 @@ class Task:
         optimizer: A key of `RATES`, beside SGD with momentum.
         epochs: The lengths of a training run.
         batch_size: As in `fit`.
+        pretrained: A key of `PRETRAINED`, where training goes on from trained weights.
     """
 
     data: str
@@ -50,13 +52,15 @@ class Task:
     optimizer: str = "adam"
     epochs: tuple[int, ...] = (30, 100)
     batch_size: int = 32
+    pretrained: str = ""
 
     @property
     def name(self) -> str:
         noise = f" + {self.noise:.0%} noise" if self.noise else ""
         layers = [*(["convolution"] if self.convolution else []), *map(str, self.hidden)]
         dropout = f", dropout {self.dropout:g}" if self.dropout else ""
-        return f"{self.data}{noise}, {'-'.join(layers)}{dropout}"
+        pretrained = f", pretrained on {self.pretrained}" if self.pretrained else ""
+        return f"{self.data}{noise}, {'-'.join(layers)}{dropout}{pretrained}"
 
     @property
     def classes(self) -> int:
@@ -86,7 +90,10 @@ class Task:
             t = ((t - t[:n].mean()) / t[:n].std()).astype("float32")[:, None]
         if self.convolution:
             x = _patches(x.reshape(-1, 8, 8))
-        return Data(x[:n], t[:n], x[n:m], t[n:m], x[m:], t[m:])
+        data = Data(x[:n], t[:n], x[n:m], t[n:m], x[m:], t[m:])
+        if self.pretrained == "the other half":
+            data = data._replace(x=data.x[n // 2 :], t=data.t[n // 2 :])
+        return data
 
     def model(self, data: Data, seed: int) -> Any:
         """The network, with the weights that the seed draws."""
@@ -100,13 +107,17 @@ class Task:
             layers.append(keras.layers.Dense(units, "relu"))
             if self.dropout:
                 layers.append(keras.layers.Dropout(self.dropout))
-        return keras.Sequential([*layers, keras.layers.Dense(self.classes or 1)])
+        model = keras.Sequential([*layers, keras.layers.Dense(self.classes or 1)])
+        if self.pretrained:
+            model.set_weights(pretrained_weights(self, seed))
+        return model
 
     def batches(self, data: Data, seed: int, epochs: int) -> np.ndarray:
         """The rows of each batch, of shape (epochs, steps, batch size)."""
         rng = np.random.default_rng(seed)
         steps = len(data.x) // self.batch_size
-        orders = [rng.permutation(len(data.x))[: steps * self.batch_size] for _ in range(epochs)]
+        order = np.arange if self.pretrained == "the first half" else rng.permutation
+        orders = [order(len(data.x))[: steps * self.batch_size] for _ in range(epochs)]
         return np.stack(orders).reshape(epochs, steps, self.batch_size)
 
 
@@ -119,6 +130,40 @@ TASKS = (
     Task("digits", noise=0.2, hidden=(64, 64), dropout=0.3, optimizer="adamw", epochs=(30,)),
     Task("diamonds", hidden=(64, 64), epochs=(30,), batch_size=64),
 )
+
+
+PRETRAINED = {
+    "the other half": "Trained on with rows that it has not seen.",
+    "the same rows": "Trained on as if it had been interrupted.",
+    "digits 0-4": "Trained on with all ten digits.",
+    "the first half": "Its rows are learnt by heart, noise included, and all rows come in the "
+    "order of a file: the first batch is far easier than the mean of an epoch.",
+}
+"""What a network is trained on beforehand, and how training goes on."""
+
+FINE_TUNING = (
+    *(
+        Task("digits", noise=0.2, epochs=(30,), pretrained=kind)
+        for kind in ("the other half", "the same rows", "the first half")
+    ),
+    Task("digits", epochs=(30,), pretrained="digits 0-4"),
+)
+
+
+@functools.lru_cache
+def pretrained_weights(task: Task, seed: int) -> list[np.ndarray]:
+    """What training goes on from: Adam for 30 epochs, or until the rows are learnt by heart."""
+    kind, task = task.pretrained, replace(task, pretrained="")
+    data = task.load(seed)
+    rows = np.arange(len(data.x) // (1 if kind == "the same rows" else 2))
+    if kind == "digits 0-4":
+        rows = np.flatnonzero(data.t < 5)
+    by_heart = kind == "the first half"
+    model = task.model(data, seed)
+    model.compile(keras.optimizers.Adam(0.003 if by_heart else 0.001), task.loss)
+    epochs = 300 if by_heart else 30
+    model.fit(data.x[rows], data.t[rows], batch_size=task.batch_size, epochs=epochs, verbose=0)
+    return model.get_weights()
 
 
 def make_optimizer(name: str, rate: float = 0.01) -> Any:

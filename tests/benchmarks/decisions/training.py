@@ -97,7 +97,7 @@ class Trainer:
         state = repeated(self._optimizer.variables)
         fixed = [variable.value for variable in model.non_trainable_variables]
         lowest, best_weights = np.full(count, np.inf), weights
-        rule_best = last_good = (weights, state)
+        start = rule_best = last_good = (weights, state)
         history = np.zeros((4, epochs, count))
         reductions, test, best_test = {}, {}, {}
         for epoch in range(epochs):
@@ -124,7 +124,9 @@ class Trainer:
                 reductions[epoch + 1] = np.array([each.reductions for each in deciders])
             better = np.array([action.better for action in actions])
             rule_best = tuple(map(_pick, (better, better), (weights, state), rule_best))
-            weights, state = self._go_back(actions, weights, state, rule_best, last_good)
+            from_start = np.array([action.from_start for action in actions])
+            goal = tuple(map(_pick, (from_start, from_start), start, rule_best))
+            weights, state = self._go_back(actions, weights, state, goal, last_good)
             good = np.array([action.good for action in actions])
             last_good = tuple(map(_pick, (good, good), (weights, state), last_good))
             if (epoch + 1) in lengths:
