@@ -189,7 +189,7 @@ def stuck(best: Losses, first_value: float) -> bool:
     return not best.training <= 2 * best.first or no_better_than_start(best, first_value)
 
 
-STUCK = {"stuck": stuck, "stuck1": no_better_than_start}
+STUCK = {"stuck": stuck, "stuck1": no_better_than_start, "recover": no_better_than_start}
 """Whether a reduction goes back to the start, of the best epoch's losses and the first value."""
 
 
@@ -202,7 +202,8 @@ def methods(forms: bool = False) -> list[Method]:
         *(plateau(form) for form in FORMS),
         *(plateau(form, restore) for restore in list(GOES_BACK)[:3] for form in FORMS),
         *(plateau(form, CHOSEN, "start", times) for times in (2, 0.9) for form in FORMS),
-        *(plateau(form, CHOSEN, kind) for kind in STUCK for form in FORMS[::2]),
+        *(plateau(form, CHOSEN, kind) for kind in list(STUCK)[:2] for form in FORMS[::2]),
+        *(plateau(form, CHOSEN, "recover") for form in FORMS + OTHER_FORMS),
         plateau(last, SECOND, "start", 2),
         plateau(last, CHOSEN, "first", K),
         plateau(FORMS[0], "", "first", K),
@@ -244,7 +245,9 @@ def plateau(form: Form, restore: str = "", explosion: str = "", times: float = m
         times: How many times that an exploded loss is; infinity for losses that are not finite.
     """
     factor, patience = form
-    exploded = {"first": above_first, "both": above_first, "best": above_best}.get(explosion)
+    exploded = {"best": above_best, **dict.fromkeys(("first", "both", "recover"), above_first)}.get(
+        explosion
+    )
     start = {"start": times, "both": 2.0}.get(explosion, math.inf)
     names = [f"plateau {factor:g}/{patience}", *([restore] if restore else [])]
     if exploded:
@@ -252,7 +255,7 @@ def plateau(form: Form, restore: str = "", explosion: str = "", times: float = m
         names.append(f"recover over {times:g} x {kind}" if math.isfinite(times) else "recover")
     if math.isfinite(start):
         names.append(f"start over {start:g} x first")
-    if explosion in STUCK:
+    if explosion in STUCK and not exploded:
         names.append(explosion)
 
     def make(rate: float, epochs: int, steps: int) -> Plateau:
