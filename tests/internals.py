@@ -1,6 +1,7 @@
 """The private names that tests look inside with, all in one place.
 
-(`test_keras` and `test_processes` test private modules themselves.)
+(`test_keras` and `test_processes` test private modules themselves, and `support` is imported by the
+benchmarks too.)
 """
 
 from keras_decay._backend import COUNTER

@@ -9,7 +9,9 @@ import re
 import keras
 import numpy as np
 import pytest
-from internals import COUNTER, Tensors
+
+from keras_decay._backend import COUNTER
+from keras_decay.schedules._base import Tensors
 
 BACKEND = keras.backend.backend()
 
