@@ -45,7 +45,9 @@ def gone_back_to(rate, values, **arguments):
     return same.index(True), history
 
 
-@pytest.mark.parametrize("rate", [NOTHING, lambda: StepDecay(NOTHING, 0.5, 99)], ids=str)
+@pytest.mark.parametrize(
+    "rate", [NOTHING, lambda: StepDecay(NOTHING, 0.5, 99)], ids=["float", "schedule"]
+)
 def test_without_a_better_value_or_a_lower_loss_it_is_the_start(rate):
     """Where the first epoch was the best one too."""
     rate = rate() if callable(rate) else rate

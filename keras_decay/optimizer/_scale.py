@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -161,4 +160,8 @@ class PlateauScale(Schedule):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy is part of no optimizer.
-        return functools.partial(type(self), **self._arguments()), ()
+        return _made, (type(self), self._arguments())
+
+
+def _made(cls: type[PlateauScale], arguments: dict[str, Any]) -> PlateauScale:
+    return cls(**arguments)
