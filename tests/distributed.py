@@ -62,6 +62,15 @@ def assert_weights(record, expected):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+def assert_same_decisions(*records):
+    """The same reductions at the same steps, and some of them."""
+    decided = [
+        [(step, reduced) for step, _, reduced in record["observations"]] for record in records
+    ]
+    assert all(each == decided[0] for each in decided)
+    assert {reduced for _, reduced in decided[0]} == {True, False}
+
+
 class Record(keras.callbacks.Callback):
     """What an epoch leaves behind, listed after the plateau and before the backup."""
 

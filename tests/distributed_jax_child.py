@@ -74,6 +74,13 @@ def train(model, callbacks, *, epochs=EPOCHS, values=None, **arguments):
     return {"rates": history["learning_rate"], **result(model), "called": called(model)}
 
 
+def inside_epochs():
+    """What is observed each three steps, on this process's share."""
+    callback = strict_plateau(every=3, validation_data=tuple(map(share, data(1))), factor=0.1)
+    record = train(network(RATES["step"]()), [callback])
+    return {"observations": callback.observations, **record}
+
+
 def called(model):
     """The next rate, from the schedule itself."""
     rate = model.optimizer._learning_rate
@@ -164,6 +171,7 @@ def devices(folder):
     record = train(network(RATES["step"]()), callbacks, values=BEST_SECOND)
     emit({"name": "best weights", **record})
     emit({"name": "recover", **recover()})
+    emit({"name": "every", **inside_epochs()})
 
 
 class Alone(keras.callbacks.Callback):
@@ -196,6 +204,7 @@ def processes(folder):
     emit({"name": "loop", **loop(network(RATES["step"]()), callback, own)})
 
     emit({"name": "recover", **recover()})
+    emit({"name": "every", **inside_epochs()})
 
     callback = plateau()
     try:

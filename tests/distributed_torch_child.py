@@ -80,6 +80,13 @@ def fit(model, callbacks, values=None):
     return {"rates": history["learning_rate"], "val_loss": values, **result(model)}
 
 
+def inside_epochs():
+    """What is observed each three steps, on this process's share."""
+    callback = strict_plateau(every=3, validation_data=tuple(map(share, data(1))), factor=0.1)
+    record = fit(network(RATES["step"]()), [callback])
+    return {"observations": callback.observations, **record}
+
+
 def loop(model, callback, values=None):
     """The training loop of Keras's guide for torch, on all processes together."""
     callback.attach(model)
@@ -114,6 +121,7 @@ def several(folder):
         emit({"name": f"loop {name}", **loop(network(build()), plateau())})
         emit({"name": f"fit {name}", **fit(network(build()), [plateau()])})
     emit({"name": "fit step by fit", **fit(network(step_by_fit()), [plateau()])})
+    emit({"name": "every", **inside_epochs()})
     for name, run in (
         ("loop", loop),
         ("fit", lambda model, one, values: fit(model, [one], values)),
