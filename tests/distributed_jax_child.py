@@ -15,6 +15,7 @@ from distributed import (
     RATES,
     ROWS,
     Record,
+    disputed_data,
     plateau,
     result,
     step_by_fit,
@@ -76,7 +77,7 @@ def train(model, callbacks, *, epochs=EPOCHS, values=None, **arguments):
 
 def inside_epochs():
     """What is observed each three steps, on this process's share."""
-    callback = strict_plateau(every=3, validation_data=tuple(map(share, data(1))), factor=0.1)
+    callback = strict_plateau(every=3, validation_data=tuple(map(share, disputed_data())))
     record = train(network(RATES["step"]()), [callback])
     return {"observations": callback.observations, **record}
 

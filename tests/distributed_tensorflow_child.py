@@ -11,7 +11,7 @@ from pathlib import Path
 
 import keras
 import tensorflow as tf
-from distributed import MEAN, ONE_NAN, RATES, ROWS, Record, plateau, result
+from distributed import MEAN, ONE_NAN, RATES, ROWS, Record, disputed_data, plateau, result
 from processes import emit, warnings_are_errors
 from support import BATCH_SIZE, Metric, data, number
 
@@ -104,7 +104,7 @@ def train(model, strategy, callbacks, *, epochs=EPOCHS, values=None, **arguments
 
 def inside_epochs(strategy):
     """What is observed each three steps."""
-    callback = plateau(every=3, validation_data=data(1), patience=1, min_delta=1e-4, factor=0.1)
+    callback = plateau(every=3, validation_data=disputed_data(), patience=1, min_delta=1e-4)
     record = train(network(RATES["step"], strategy), strategy, [callback])
     return {"observations": callback.observations, **record}
 

@@ -11,7 +11,17 @@ from pathlib import Path
 
 import keras
 import torch
-from distributed import ONE_NAN, RATES, ROWS, Record, plateau, result, step_by_fit, strict_plateau
+from distributed import (
+    ONE_NAN,
+    RATES,
+    ROWS,
+    Record,
+    disputed_data,
+    plateau,
+    result,
+    step_by_fit,
+    strict_plateau,
+)
 from processes import emit, warnings_are_errors
 from support import BATCH_SIZE, Metric, data
 from torch import distributed
@@ -82,7 +92,7 @@ def fit(model, callbacks, values=None):
 
 def inside_epochs():
     """What is observed each three steps, on this process's share."""
-    callback = strict_plateau(every=3, validation_data=tuple(map(share, data(1))), factor=0.1)
+    callback = strict_plateau(every=3, validation_data=tuple(map(share, disputed_data())))
     record = fit(network(RATES["step"]()), [callback])
     return {"observations": callback.observations, **record}
 
