@@ -8,7 +8,7 @@ import time
 import keras
 import numpy as np
 from processes import emit, run_together
-from support import STEPS_PER_EPOCH, number
+from support import BATCH_SIZE, STEPS_PER_EPOCH, data, number
 
 from keras_decay import InverseTimeDecay, LinearWarmup, PlateauDecay, PlateauScale, StepDecay
 
@@ -60,6 +60,24 @@ def assert_weights(record, expected):
     """The same but for the order of sums."""
     for a, b in zip(record["weights"], expected["weights"], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def disputed_data():
+    """On one half of each batch training makes the loss better, on the other one worse: each alone
+    would lead to other reductions than their mean."""
+    x, y = data(1)
+    y = y.reshape(-1, BATCH_SIZE, 1).copy()
+    y[:, BATCH_SIZE // 2 :] *= -0.3
+    return x, y.reshape(-1, 1)
+
+
+def assert_same_decisions(*records):
+    """The same reductions at the same steps, and some of them."""
+    decided = [
+        [(step, reduced) for step, _, reduced in record["observations"]] for record in records
+    ]
+    assert all(each == decided[0] for each in decided)
+    assert {reduced for _, reduced in decided[0]} == {True, False}
 
 
 class Record(keras.callbacks.Callback):

@@ -15,6 +15,7 @@ from distributed import (
     RATES,
     ROWS,
     Record,
+    disputed_data,
     plateau,
     result,
     step_by_fit,
@@ -72,6 +73,13 @@ def train(model, callbacks, *, epochs=EPOCHS, values=None, **arguments):
         **arguments,
     ).history
     return {"rates": history["learning_rate"], **result(model), "called": called(model)}
+
+
+def inside_epochs():
+    """What is observed each three steps, on this process's share."""
+    callback = strict_plateau(every=3, validation_data=tuple(map(share, disputed_data())))
+    record = train(network(RATES["step"]()), [callback])
+    return {"observations": callback.observations, **record}
 
 
 def called(model):
@@ -164,6 +172,7 @@ def devices(folder):
     record = train(network(RATES["step"]()), callbacks, values=BEST_SECOND)
     emit({"name": "best weights", **record})
     emit({"name": "recover", **recover()})
+    emit({"name": "every", **inside_epochs()})
 
 
 class Alone(keras.callbacks.Callback):
@@ -196,6 +205,7 @@ def processes(folder):
     emit({"name": "loop", **loop(network(RATES["step"]()), callback, own)})
 
     emit({"name": "recover", **recover()})
+    emit({"name": "every", **inside_epochs()})
 
     callback = plateau()
     try:

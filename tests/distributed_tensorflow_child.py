@@ -11,7 +11,7 @@ from pathlib import Path
 
 import keras
 import tensorflow as tf
-from distributed import MEAN, ONE_NAN, RATES, ROWS, Record, plateau, result
+from distributed import MEAN, ONE_NAN, RATES, ROWS, Record, disputed_data, plateau, result
 from processes import emit, warnings_are_errors
 from support import BATCH_SIZE, Metric, data, number
 
@@ -102,6 +102,13 @@ def train(model, strategy, callbacks, *, epochs=EPOCHS, values=None, **arguments
     }
 
 
+def inside_epochs(strategy):
+    """What is observed each three steps."""
+    callback = plateau(every=3, validation_data=disputed_data(), patience=1, min_delta=1e-4)
+    record = train(network(RATES["step"], strategy), strategy, [callback])
+    return {"observations": callback.observations, **record}
+
+
 def loop(model, strategy, callback, values):
     """A training loop as in TensorFlow's guide for strategies."""
     callback.attach(model)
@@ -171,6 +178,7 @@ def devices(folder):
     callback = loss_plateau(recover=True)
     model = network(RATES["step"], strategy)
     emit({"name": "recover", **train(model, strategy, [callback], values=ONE_NAN[1])})
+    emit({"name": "every", **inside_epochs(strategy)})
 
 
 class SecondAlone(keras.callbacks.Callback):
@@ -197,6 +205,8 @@ def workers(folder):
     emit({"name": "float", "best": callback.state["best"], **record})
     callback = loss_plateau(min_delta=1e-4)
     emit({"name": "loop", **loop(network(RATES["step"], strategy), strategy, callback, own)})
+
+    emit({"name": "every", **inside_epochs(strategy)})
 
     model, callback = network(RATES["float"], strategy), loss_plateau()
     change = SecondAlone(lambda: setattr(model.optimizer, "learning_rate", 0.01))

@@ -11,7 +11,17 @@ from pathlib import Path
 
 import keras
 import torch
-from distributed import ONE_NAN, RATES, ROWS, Record, plateau, result, step_by_fit, strict_plateau
+from distributed import (
+    ONE_NAN,
+    RATES,
+    ROWS,
+    Record,
+    disputed_data,
+    plateau,
+    result,
+    step_by_fit,
+    strict_plateau,
+)
 from processes import emit, warnings_are_errors
 from support import BATCH_SIZE, Metric, data
 from torch import distributed
@@ -80,6 +90,13 @@ def fit(model, callbacks, values=None):
     return {"rates": history["learning_rate"], "val_loss": values, **result(model)}
 
 
+def inside_epochs():
+    """What is observed each three steps, on this process's share."""
+    callback = strict_plateau(every=3, validation_data=tuple(map(share, disputed_data())))
+    record = fit(network(RATES["step"]()), [callback])
+    return {"observations": callback.observations, **record}
+
+
 def loop(model, callback, values=None):
     """The training loop of Keras's guide for torch, on all processes together."""
     callback.attach(model)
@@ -114,6 +131,7 @@ def several(folder):
         emit({"name": f"loop {name}", **loop(network(build()), plateau())})
         emit({"name": f"fit {name}", **fit(network(build()), [plateau()])})
     emit({"name": "fit step by fit", **fit(network(step_by_fit()), [plateau()])})
+    emit({"name": "every", **inside_epochs()})
     for name, run in (
         ("loop", loop),
         ("fit", lambda model, one, values: fit(model, [one], values)),

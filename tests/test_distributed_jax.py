@@ -11,6 +11,7 @@ from distributed import (
     MEAN,
     ONE_NAN,
     RATES,
+    assert_same_decisions,
     assert_weights,
     killed_and_started_again,
     plateau,
@@ -27,7 +28,7 @@ import keras
 if "auto_shard_dataset" not in inspect.signature(keras.distribution.DataParallel).parameters:
     pytest.skip("needs a Keras that can leave the data as they are", allow_module_level=True)
 
-from distributed_jax_child import BEST_SECOND, EPOCHS, HALF, loop, network, train
+from distributed_jax_child import BEST_SECOND, EPOCHS, HALF, inside_epochs, loop, network, train
 
 from keras_decay import LearningRateLogger
 
@@ -172,6 +173,14 @@ def test_a_process_that_changes_its_plateau_alone_is_an_error_on_all(two_process
     """Else the replicas would drift apart while their logs stay equal."""
     for record in two_processes["one alone"]:
         assert "would drift apart" in record["error"]
+
+
+def test_all_decide_as_one_device_inside_epochs(four_devices, two_processes):
+    """By what they evaluate there and then; processes by the mean of it."""
+    expected, records = inside_epochs(), [four_devices["every"], *two_processes["every"]]
+    for record in records:
+        assert_same(record, expected)
+    assert_same_decisions(expected, *records)
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -7,14 +7,30 @@ from pathlib import Path
 
 import keras
 import pytest
-from distributed import MEAN, ONE_NAN, RATES, assert_weights, killed_and_started_again, records_of
+from distributed import (
+    MEAN,
+    ONE_NAN,
+    RATES,
+    assert_same_decisions,
+    assert_weights,
+    killed_and_started_again,
+    records_of,
+)
 from support import BACKEND
 
 if BACKEND != "tensorflow":
     pytest.skip("needs TensorFlow", allow_module_level=True)
 
 import tensorflow as tf
-from distributed_tensorflow_child import EPOCHS, HALF, loop, loss_plateau, network, train
+from distributed_tensorflow_child import (
+    EPOCHS,
+    HALF,
+    inside_epochs,
+    loop,
+    loss_plateau,
+    network,
+    train,
+)
 
 CHILD = Path(__file__).with_name("distributed_tensorflow_child.py")
 ONE_DEVICE = tf.distribute.get_strategy()
@@ -161,3 +177,12 @@ def test_two_devices_recover_as_one_does(two_devices):
     callback = loss_plateau(recover=True)
     expected = train(model, ONE_DEVICE, [callback], values=ONE_NAN[1])
     assert_same(two_devices["recover"], expected)
+
+
+def test_all_decide_as_one_device_inside_epochs(two_devices, two_processes):
+    """By what they evaluate there and then."""
+    expected = inside_epochs(ONE_DEVICE)
+    records = [two_devices["every"], the_same(*two_processes["every"])]
+    for record in records:
+        assert_same(record, expected)
+    assert_same_decisions(expected, *records)

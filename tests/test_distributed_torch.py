@@ -11,6 +11,7 @@ from distributed import (
     MEAN,
     ONE_NAN,
     RATES,
+    assert_same_decisions,
     assert_weights,
     killed_and_started_again,
     plateau,
@@ -23,7 +24,7 @@ if BACKEND != "torch":
     pytest.skip("needs torch", allow_module_level=True)
 
 import torch
-from distributed_torch_child import EPOCHS, fit, loop, network
+from distributed_torch_child import EPOCHS, fit, inside_epochs, loop, network
 
 # A process computes with tensors on an accelerator, and with Python's numbers on a CPU.
 LAST_BIT = 2e-7 if torch.cuda.is_available() else 0
@@ -62,6 +63,15 @@ def test_two_processes_follow_the_rates_of_one(two_processes, run, rate):
     assert_same(first, expected)
     mean = np.mean([first["val_loss"], second["val_loss"]], axis=0)
     np.testing.assert_allclose(mean, expected["val_loss"], rtol=1e-4)
+
+
+def test_two_processes_decide_as_one_inside_epochs(two_processes):
+    """By the mean of what they evaluate there and then."""
+    first, second = two_processes["every"]
+    assert first["weights"] == second["weights"]
+    expected = inside_epochs()
+    assert_same(first, expected)
+    assert_same_decisions(first, second, expected)
 
 
 def test_each_process_counts_the_epochs_of_its_own_fit(two_processes):

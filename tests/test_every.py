@@ -397,6 +397,7 @@ def test_a_rehearsal_takes_a_value_each_n_steps():
     [
         ({"every": 0}, ValueError, "`every` must be an int >= 1. Received: every=0"),
         ({"every": 2.5}, TypeError, "`every` must be an int >= 1"),
+        ({"every": True}, TypeError, "`every` must be an int >= 1"),
         ({"validation_data": (X, Y)}, ValueError, "`validation_data` must be left out without"),
         (
             {"every": 5, "validation_data": (X, Y), "monitor": "loss"},
@@ -408,12 +409,48 @@ def test_a_rehearsal_takes_a_value_each_n_steps():
             ValueError,
             "`validation_data` must be data with at least one sample",
         ),
+        (
+            {"every": 5, "validation_data": batches()},
+            ValueError,
+            "`validation_data` must be data that can be evaluated many times, not an iterator",
+        ),
     ],
 )
 def test_wrong_arguments_are_errors_of_the_constructor(arguments, error, message):
     """In the form of all others."""
     with pytest.raises(error, match=message):
         PlateauDecay(**arguments)
+
+
+class Empty(keras.utils.PyDataset):
+    def __len__(self):
+        return 0
+
+    def __getitem__(self, index):
+        raise IndexError(index)
+
+
+def empty_of_backend():
+    """What the backend's own library makes of no samples."""
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        # Of a size that nothing knows before it is read.
+        return tf.data.Dataset.from_tensor_slices((X, Y)).filter(lambda x, y: False).batch(BATCH)
+    if BACKEND == "torch":
+        from torch.utils.data import DataLoader, TensorDataset
+
+        return DataLoader(TensorDataset(*map(keras.ops.convert_to_tensor, (X[:0], Y[:0]))))
+    return Empty()
+
+
+@pytest.mark.filterwarnings("ignore:.*ran out of data")
+@pytest.mark.parametrize("data", [Empty, empty_of_backend])
+def test_data_without_a_batch_are_an_error_at_the_first_observation(data):
+    """On TensorFlow, Keras says so itself of a `PyDataset`."""
+    message = "`validation_data` must have at least one batch|The PyDataset has length 0"
+    with pytest.raises(ValueError, match=message):
+        train(network(RATE), [plateau(every=5, validation_data=data())])
 
 
 def test_a_metric_of_data_that_is_not_there_is_an_error_before_training():

@@ -116,10 +116,11 @@ class PlateauDecay(RateCallback):
             a training run has few. `patience` and `cooldown` then count these observations;
             `start_from_epoch` stays an epoch. With `validation_data` the metric is evaluated there
             and then, and training goes on as if nothing had happened; without it, `monitor="loss"`
-            (or another mean) is that of the batches since the last observation. The logs of the
+            (or another mean) is that of the batches since the last observation, which no file
+            holds: a run that is resumed between two observations warns. The logs of the
             epoch get the last value where they have none of that name.
         validation_data: What `model.evaluate` takes: a tuple of arrays, a `tf.data.Dataset`, a
-            `PyDataset`, a `DataLoader`; with `every` only. Not part of the config.
+            `PyDataset`, a `DataLoader`, but no iterator; with `every` only. Not part of the config.
         restore_best_weights: Whether training goes on from the best weights seen, at a reduction
             (`EarlyStopping` puts them back when training ends). Momentum, and whatever is not
             finite, begins from zero there; second moments and counters go on. The weights are
@@ -681,6 +682,9 @@ def _validation_data(value: Any, every: int | None, monitor: str) -> Any:
         _checks.fail("validation_data", type(value).__name__, must)
     if not monitor.startswith("val_"):
         _checks.fail("monitor", monitor, 'a metric of `validation_data`, such as "val_loss"')
+    if hasattr(value, "__next__"):
+        must = "data that can be evaluated many times, not an iterator, which ends after the first"
+        _checks.fail("validation_data", type(value).__name__, must)
     first = value
     while isinstance(first, (tuple, list, dict)) and first:
         first = next(iter(first.values() if isinstance(first, dict) else first))

@@ -15,6 +15,7 @@ import numpy as np
 import keras_decay
 from tests.benchmarks import _subjects as subjects
 from tests.benchmarks._measure import Target, interleaved, measurements, repeated
+from tests.benchmarks.steps import trained
 
 DECISION = Target(0.2e-3)
 VALUE = "val_loss"
@@ -22,6 +23,7 @@ VALUE = "val_loss"
 
 def run(budget: float) -> Iterator[dict[str, Any]]:
     yield from _epoch(budget)
+    yield from _inside_epoch(budget)
     yield from _files(budget)
     yield from _range_test(budget)
 
@@ -64,6 +66,44 @@ def _epoch(budget: float) -> Iterator[dict[str, Any]]:
         unit="us",
         against={name: [keras_name] for name in variants if name != keras_name},
         targets={name: DECISION for name in variants if name.startswith("a decision")},
+    )
+
+
+def _inside_epoch(budget: float) -> Iterator[dict[str, Any]]:
+    """What a step costs with a callback, and an observation by `every` but for its evaluation."""
+    never, every = 10**9, 50
+    validation_data = subjects.batch("medium")
+    steps = {f"a step, {size} network": size for size in subjects.NETWORKS}
+    variants = {name: trained(size, keras.optimizers.SGD(0.01)) for name, size in steps.items()}
+    callbacks = {
+        "LearningRateLogger": keras_decay.LearningRateLogger(),
+        "PlateauDecay": keras_decay.PlateauDecay("loss"),
+        "PlateauDecay(every=)": keras_decay.PlateauDecay(
+            mode="min", patience=never, every=never, validation_data=validation_data
+        ),
+    }
+    for name, callback in callbacks.items():
+        model = subjects.network("medium", keras.optimizers.SGD(subjects.RATE))
+        model.fit(*validation_data, verbose=0)
+        attached(callback, model).on_epoch_begin(0, {})
+        variants[f"the end of a batch, {name}"] = repeated(
+            lambda callback=callback: callback.on_train_batch_end(1, {})
+        )
+    ends = list(variants)[len(steps) :]
+    observation = "an observation, but for its evaluation"
+    vars(model)["evaluate"] = lambda *_, **__: {"loss": 1.0}
+    variants[observation] = repeated(lambda: callback._observe_inside_epoch({}))
+    medium = list(steps)[-1]
+    yield from measurements(
+        "PlateauDecay, inside an epoch",
+        interleaved(variants, seconds=budget / 2),
+        unit="us",
+        against={name: list(steps) for name in (*ends, observation)},
+        # A hundredth of each of the steps between two observations.
+        targets={
+            **dict.fromkeys(ends, Target(0.01, medium)),
+            observation: Target(0.01 * every, medium),
+        },
     )
 
 
