@@ -103,6 +103,16 @@ def test_momentum_begins_from_zero_there_and_the_user_is_told(capsys):
         np.testing.assert_array_equal(mine, theirs)
 
 
+def test_a_state_from_which_training_diverges_again_is_left_for_the_best_weights():
+    """The last finite epoch may be one that has exploded."""
+    network, after = model(LEARNS), Weights()
+    values = [1.0, 0.5, 0.6, np.nan, np.nan, 0.6, np.nan]
+    fit(network, [plateau(patience=99), after], epochs=len(values), values=values)
+    for now, then in ((4, 3), (5, 2), (7, 6)):
+        for mine, theirs in zip(after.seen[now], after.seen[then], strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
 def test_a_loop_of_ones_own_has_no_loss_to_compare():
     """`update` goes back to the best value."""
     network, ours = model(NOTHING), plateau(patience=1)

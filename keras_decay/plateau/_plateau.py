@@ -235,7 +235,7 @@ class PlateauDecay(RateCallback):
         self._attached: Attached | None = None
         self._kept: Snapshot | None = None
         """The end of the last finite epoch, or the start of training."""
-        self._was_finite = False
+        self._was_finite = self._undone = False
         self._of_loop = Warnings()
         """What is said outside of `fit`."""
 
@@ -282,7 +282,8 @@ class PlateauDecay(RateCallback):
             # Not the `set_model` of this class, which begins a `fit`.
             keras.callbacks.Callback.set_model(self, model)
             self._run = self._kept = None
-            self._was_finite, self._of_loop = False, Warnings()
+            self._was_finite = self._undone = False
+            self._of_loop = Warnings()
         optimizer = self._optimizer
         self._attach(optimizer)
         self._known().owner = id(self)
@@ -336,7 +337,7 @@ class PlateauDecay(RateCallback):
         return self._known()
 
     def set_model(self, model: Any) -> None:
-        self._kept, self._was_finite = None, False
+        self._kept, self._was_finite, self._undone = None, False, False
         if self.every is not None and self.monitor.startswith("val_"):
             _check_data(self.validation_data, self.monitor)
         super().set_model(model)
@@ -423,7 +424,7 @@ class PlateauDecay(RateCallback):
             value = _number(logs[self.monitor]) if finite else math.nan
             self._observe(value, epoch, clock, finite, logs.get("loss"))
         else:
-            self._was_finite = True
+            self._was_finite, self._undone = True, False
             attached.commit(replace(attached.state, clock=clock))
         self._warnings.warn_if_monitor_missing(self.monitor, logs)
         self._warnings.leave_rates(optimizer)
@@ -464,11 +465,13 @@ class PlateauDecay(RateCallback):
                 after = self._with_best_weights(after, loss)
         finite = finite and math.isfinite(number)
         self._was_finite |= finite
-        if due or (self.recover and not finite):
-            reduced = self._reduce(after, epoch, recovers=self.recover and not finite)
+        recovers = self.recover and not finite
+        if due or recovers:
+            reduced = self._reduce(after, epoch, recovers)
         else:
             attached.commit(after)
             reduced = False
+        self._undone = recovers
         if keep and finite:
             # A custom loop has no epoch hook.
             self._keep()
@@ -534,7 +537,9 @@ class PlateauDecay(RateCallback):
                 self._kept is not None, self._was_finite, made is not None
             )
             writes += [] if self._kept is None else [self._kept.restoring()]
-        elif made is not None and self.restore_best_weights:
+        # A finite state from which training diverges at a lower rate too is spoilt already.
+        again = recovers and self._undone and self._starts_over and state.best_weights is not None
+        if again or (made is not None and self.restore_best_weights and not recovers):
             weights = usable_weights(state.best_weights, self.model)
             state = replace(state, best_weights=weights)
             if weights is not None:

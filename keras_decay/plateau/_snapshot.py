@@ -116,19 +116,16 @@ def restoring_weights(model: Any, optimizer: Any, weights: Sequence[NDArray[Any]
     go on.
     """
     optimizers = _with_inner(model, optimizer)
-    variables = [variable for each in optimizers for variable in each.variables]
+    variables = {id(each): each for one in optimizers for each in one.variables}.values()
     momenta = {id(variable) for each in optimizers for variable in _keras.momentum_variables(each)}
-    from_zero = [
-        variable
-        for variable in {id(each): each for each in variables}.values()
-        if id(variable) in momenta or not np.isfinite(to_numpy(variable).astype("float64")).all()
-    ]
     averages = [pair for each in optimizers for pair in _keras.moving_averages(each)]
 
     def write() -> None:
         model.set_weights(weights)
-        for variable in from_zero:
-            variable.assign(np.zeros(variable.shape, "float32"))
+        for variable in variables:
+            value = to_numpy(variable)
+            if id(variable) in momenta or not np.isfinite(value.astype("float64")).all():
+                variable.assign(np.zeros(value.shape, "float32"))
         for average, variable in averages:
             average.assign(variable)
 
