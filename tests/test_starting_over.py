@@ -21,7 +21,7 @@ def plateau(monitor="val_loss", **arguments):
 
 
 class Weights(keras.callbacks.Callback):
-    """The weights before training, and after each epoch; listed last, after what goes back."""
+    """Records the weights before training and after each epoch; listed after the plateau."""
 
     def on_train_begin(self, logs=None):
         self.seen = [self.model.get_weights()]
@@ -135,7 +135,7 @@ def train_with_backup(network, folder, *callbacks):
 
 
 def test_a_second_fit_knows_the_start_of_the_first():
-    """It belongs to the optimizer, as all that is remembered does."""
+    """It belongs to the optimizer, like all of the memory."""
     network, start = model(NOTHING), model().get_weights()
     for value in (1.0, 1.1, 1.1):
         fit(network, [plateau()], epochs=1, values=[value])
@@ -144,7 +144,7 @@ def test_a_second_fit_knows_the_start_of_the_first():
 
 
 def test_a_first_loss_that_is_not_finite_is_compared_with_nothing():
-    """The best weights are those of the best value then."""
+    """Then the best weights are those of the best value."""
     network, ours = model(NOTHING), plateau(patience=99)
     x, y = data()
     y[0] = np.nan

@@ -87,7 +87,7 @@ class LinearWarmup(Schedule):
 
     def _prepare(self) -> None:
         self._length = round(self.warmup_epochs * self._known())
-        # Without the offset of an inner schedule, whose first rate is where the warmup must end.
+        # The warmup must end at the schedule's first rate, so any offset of its clock is ignored.
         peak = rate_at(self.schedule, 0, Unshifted)
         self._start = peak * self.start_factor
         self._rise = (peak - self._start) / max(self._length, 1)
