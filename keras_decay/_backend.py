@@ -118,7 +118,7 @@ def read_if_eager(step: Any) -> int | None:
     """The step as an int if it is a scalar tensor that is cheap to read, else `None`.
 
     It is cheap outside of compiled code. On torch and TensorFlow, where a training step may run
-    eagerly, it must also be on the CPU: to read it from an accelerator stalls the accelerator.
+    eagerly, it must also be on the CPU: reading it from an accelerator would make that wait.
     """
     if BACKEND == "torch":
         if not isinstance(step, torch.Tensor) or not step.is_cpu or step.ndim:

@@ -27,7 +27,7 @@ class LearningRateLogger(RateCallback):
     So `History`, `CSVLogger` and the progress bar show the rate beside the loss that it produced.
     Each inner optimizer of a `MultiOptimizer` has its own entry, `learning_rate_<name>`, as in
     Keras's own callbacks. An optimizer in another attribute of the model, such as `d_optimizer`,
-    is logged as `learning_rate_d_optimizer`. `PlateauDecay` does all of this too.
+    is logged as `learning_rate_d_optimizer`. `PlateauDecay` does the same for its optimizer.
 
     Put it before the callbacks that write the logs. A rate that is already in the logs stays.
     (`TensorBoard` replaces the rate of a schedule with that of the next step, which it reads
@@ -74,7 +74,7 @@ class LearningRateLogger(RateCallback):
         `steps_per_execution`, one per execution."""
         self._rates: list[tuple[str, Any, float | None, int, Shared]] = []
         """For each inner optimizer, when the epoch began: the log name, the optimizer, its rate if
-        that is a float (to read it in the epoch would wait for the device), and its step count."""
+        that is a float (reading it in the epoch would wait for the device), and its step count."""
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)

@@ -1,6 +1,6 @@
 """Attaches the state to an optimizer, and makes the learning rate follow that state.
 
-No other file changes the attributes of an optimizer.
+This is the only file that adds lasting attributes to an optimizer.
 """
 
 from __future__ import annotations
