@@ -1,4 +1,4 @@
-"""Numbers on the host and on the devices: what only the backends know."""
+"""Numbers on the host and on the devices: all code that depends on the backend."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ elif BACKEND == "jax":
 elif BACKEND == "torch":
     import torch
 
-# The dtype of Keras's own step counters. Keras's operations take no wider int either: on torch
-# the minimum of two int64 tensors comes back as int32.
+# The dtype of Keras's own step counters. Keras's operations do not support wider ints either: on
+# torch the minimum of two int64 tensors is an int32 tensor.
 COUNTER = "int64" if BACKEND == "tensorflow" else "int32"
 LAST_STEP = int(np.iinfo(COUNTER).max)
 
 
 class Table:
-    """A constant array that a schedule looks numbers up in."""
+    """A constant array in which a schedule looks up numbers."""
 
     def __init__(self, values: Any, dtype: str = "float32"):
         self.values = np.asarray(values)
@@ -40,19 +40,19 @@ class Table:
         self._dtype = dtype
         self._tensor: Any = self.values.astype(dtype)
         if BACKEND == "torch":
-            # Where Keras puts the step counter: a table that is moved later is to torch's compiler
-            # another one.
+            # On the device of the step counter from the start: torch's compiler recompiles for a
+            # table that is moved later.
             self._tensor = ops.convert_to_tensor(self._tensor)
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Without the tensor, since the next machine may lack its device.
+        # Without the tensor: the machine that loads the pickle may not have its device.
         return Table, (self.values, self._dtype)
 
     def _on_device_of(self, index: Any) -> Any:
-        # torch runs this in every step, so the table stays on the device it was moved to.
+        # torch runs this in every step, so the table stays on the device to which it was moved.
         # TensorFlow and JAX trace it once, and a tensor must not outlive its trace.
         if BACKEND != "torch":
             return ops.convert_to_tensor(self._tensor, self._dtype)
@@ -61,19 +61,18 @@ class Table:
         return self._tensor
 
     def take(self, index: Any) -> Any:
-        """The values at indices that are all within the table."""
+        """The values at the indices, all of which must be in range."""
         values = self._on_device_of(index)
-        # `ops.take` looks for negative indices first: four operations more, each of which is one
-        # in a step where nothing fuses them.
+        # `ops.take` handles negative indices: four more operations in a step that is not fused.
         if BACKEND == "tensorflow":
             return tf.gather(values, index)
         if BACKEND == "jax":
             return jax.numpy.take(values, index, mode="clip")
-        # (`torch.take` of one index is nothing that its compiler lowers.)
+        # torch's compiler cannot lower `torch.take` of a single index.
         return torch.index_select(values, 0, index.reshape(-1)).reshape(index.shape)
 
     def searchsorted(self, number: Any) -> Any:
-        """How many values of an increasing table are at or below the numbers."""
+        """How many values of an increasing table are less than or equal to each number."""
         values = self._on_device_of(number)
         if BACKEND == "torch":
             return torch.bucketize(number, values, out_int32=True, right=True)
@@ -81,8 +80,8 @@ class Table:
 
 
 if BACKEND == "torch":
-    # With numbers as they are: Keras's operations first make tensors of them, one copy to an
-    # accelerator each, in every step.
+    # These take plain numbers. Keras's operations convert each number to a tensor first, which is
+    # a copy to the accelerator in every step.
     where = torch.where
 
     def constant(value: float, step: Any) -> Any:
@@ -109,16 +108,18 @@ else:
         return ops.minimum(tensor, _like(bound, tensor))
 
     def _like(number: Any, tensor: Any) -> Any:
-        # Keras converts a bare number through `floatx`: on JAX even an int beside an int tensor.
+        # Keras converts a plain number to `floatx`; on JAX even an int beside an int tensor.
         if isinstance(number, (int, float)):
             return ops.convert_to_tensor(number, keras.backend.standardize_dtype(tensor.dtype))
         return number
 
 
 def read_if_eager(step: Any) -> int | None:
-    """A scalar tensor of a step as an int, where it is faster to read it than to compute with it:
-    outside of compiled code and, where a training step can be that, on a CPU only, since an
-    accelerator would have to wait."""
+    """The step as an int if it is a scalar tensor that is cheap to read, else `None`.
+
+    It is cheap outside of compiled code. On torch and TensorFlow, where a training step may run
+    eagerly, it must also be on the CPU: reading it from an accelerator would make that wait.
+    """
     if BACKEND == "torch":
         if not isinstance(step, torch.Tensor) or not step.is_cpu or step.ndim:
             return None
@@ -129,14 +130,14 @@ def read_if_eager(step: Any) -> int | None:
         return int(to_number(step)) if "CPU" in step.device else None
     if not isinstance(step, jax.Array) or isinstance(step, jax.core.Tracer) or step.ndim:
         return None
-    return int(step.item())  # No training step: what is to be logged is read anyway.
+    return int(step.item())  # Training steps are traced on JAX, so this is read for the logs only.
 
 
 def to_numpy(tensor: Any) -> Any:
     """A tensor, a variable or a number as a NumPy array."""
     tensor = value_of(tensor)
     if BACKEND == "tensorflow" and hasattr(tensor, "numpy"):
-        return tensor.numpy()  # Keras's own conversion of what is mirrored warns, with NumPy 2.
+        return tensor.numpy()  # Keras's conversion of a mirrored variable warns with NumPy 2.
     return ops.convert_to_numpy(tensor)
 
 
@@ -144,35 +145,35 @@ def to_number(tensor: Any) -> Any:
     """A scalar tensor, variable or number as a Python number."""
     tensor = value_of(tensor)
     if BACKEND == "torch" and isinstance(tensor, torch.Tensor):
-        return tensor.item()  # In every training step: faster than by NumPy.
+        return tensor.item()  # Runs in every training step; faster than through NumPy.
     return to_numpy(tensor).item()
 
 
 def rounded_to(dtype: str, number: float) -> float:
-    """A number as a variable of that dtype holds it."""
+    """A number, rounded as a variable of this dtype rounds it."""
     return float(to_number(ops.cast(ops.convert_to_tensor(number, "float32"), dtype)))
 
 
 def rate_tensor(rate: float) -> Any:
-    """A rate that was computed in Python as a float32 tensor."""
-    if BACKEND == "torch":  # Keras's own conversion is 4 % of a small network's step.
+    """A rate that was computed in Python, as a float32 tensor."""
+    if BACKEND == "torch":  # Keras's conversion takes 4 % of a small network's step.
         return torch.scalar_tensor(rate, dtype=torch.float32)
     return ops.convert_to_tensor(np.float32(rate), "float32")
 
 
 def value_of(variable: Any) -> Any:
-    """The tensor of a `keras.Variable`; anything else as it is."""
-    # By attribute, since a `keras.Variable` has had several classes. (A `tf.Variable` has a
-    # method of that name.)
+    """The tensor of a `keras.Variable`; anything else unchanged."""
+    # By attribute, because the class of `keras.Variable` differs between versions of Keras. (In a
+    # `tf.Variable` `value` is a method.)
     value = getattr(variable, "value", None)
     return variable if value is None or callable(value) else value
 
 
 def assign(variable: Any, number: float, beside: Any) -> None:
-    """Writes a number into a scalar variable, on the devices of the variable `beside`."""
+    """Assigns a number to a scalar variable, on the devices of the variable `beside`."""
     if BACKEND == "jax" and beside.value.committed:
-        # Each process fills its own devices; `jax.device_put`, as Keras would do it, waits for
-        # the others to compare the values.
+        # Each process fills its own devices. Keras would call `jax.device_put`, which waits for
+        # the other processes to compare the values.
         number = jax.make_array_from_callback(
             (), beside.value.sharding, lambda _: np.asarray(number, variable.dtype)
         )
@@ -180,21 +181,23 @@ def assign(variable: Any, number: float, beside: Any) -> None:
 
 
 def sync_variables(model: Any) -> None:
-    """Has the variables of a model hold what training has made of them, inside an epoch too."""
+    """Writes the present training state into the model's variables, also inside an epoch."""
     if BACKEND == "jax" and hasattr(model, "jax_state_sync"):
         model.jax_state_sync()
 
 
 def variable_scope(model: Any) -> Any:
-    """Where to create a scalar so that every device that trains the model can read it."""
+    """The scope in which to create a scalar that every device of the model must read."""
     if BACKEND == "tensorflow" and hasattr(model, "distribute_strategy"):
         return model.distribute_strategy.scope()
     return contextlib.nullcontext()
 
 
 def device_copy(value: Any) -> Any:
-    """A tensor of its own, on the devices of the variable or tensor. A training step on torch
-    writes into the tensor that it was given, one on JAX gives its memory away."""
+    """A copy on the devices of the variable or tensor.
+
+    A training step on torch overwrites its tensors in place; on JAX it donates their memory.
+    """
     value = value_of(value)
     return value.detach().clone() if BACKEND == "torch" else ops.copy(value)
 
@@ -205,21 +208,20 @@ def is_float(value: Any) -> bool:
 
 
 def outside_of_graph() -> Any:
-    """Where variables have their values at once. While TensorFlow traces a step, they get them
-    when it runs."""
+    """A scope in which new variables have values at once, also while TensorFlow traces a step."""
     return tf.init_scope() if BACKEND == "tensorflow" else contextlib.nullcontext()
 
 
 def without_gradients() -> Any:
-    """torch alone keeps what a gradient needs of each forward pass."""
+    """Saves the memory that torch would use for gradients; the other backends need nothing."""
     return torch.no_grad() if BACKEND == "torch" else contextlib.nullcontext()
 
 
 def compiled_for(model: Any, function: Any) -> Any:
-    """A function that is compiled as Keras compiles the training step of the model.
+    """The function, compiled as Keras compiles the training step of the model.
 
-    On TensorFlow it runs on every replica, and its results are added up, as Keras divides the loss
-    of each by their number. On torch it stays as it is.
+    On TensorFlow it runs on every replica and the results are added up, because Keras divides the
+    loss of each replica by their number. On torch the function is returned as it is.
     """
     if BACKEND == "torch" or model.run_eagerly:
         return function
@@ -234,7 +236,7 @@ def compiled_for(model: Any, function: Any) -> Any:
     )
 
     def on_replicas(*arguments: Any) -> Any:
-        # What data lacks comes as an empty optional of TensorFlow's.
+        # A missing part of the data, such as the sample weights, is an empty `Optional`.
         arguments = keras.tree.map_structure(
             lambda each: None if isinstance(each, tf.experimental.Optional) else each, arguments
         )

@@ -1,4 +1,4 @@
-"""Argument checks: one wording for every error, raised where the argument came in."""
+"""Argument checks: one wording for every error, raised where the argument was passed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-# Every rate is used in float32, so a rate that float32 cannot hold is none.
+# Every rate is used in float32, so a rate must be a number that float32 can hold.
 SMALLEST = float(np.finfo("float32").smallest_subnormal)
 LARGEST = float(np.finfo("float32").max)
 LARGEST_INT = int(np.iinfo("int64").max)
@@ -69,7 +69,7 @@ def increasing(values: Sequence[float]) -> bool:
 
 
 def epochs(name: str, value: Any) -> int | float:
-    """`value` as a number of epochs, in whole or in part, >= 0."""
+    """`value` as a number of epochs >= 0; fractions are allowed."""
     number = real(name, value, "a finite number >= 0", at_least=0.0)
     return int(value) if is_int(value) else number
 
@@ -84,12 +84,12 @@ def real(
     below: float = math.inf,
     at_most: float = math.inf,
 ) -> float:
-    """`value` as a plain, finite float inside the bounds."""
+    """`value` as a plain, finite float within the bounds."""
     if not is_number(value):
         fail(name, value, must, TypeError)
     try:
         number = float(value)
-    except OverflowError:  # An int that no float can hold.
+    except OverflowError:  # An int that is too large for a float.
         number = math.inf
     if not (math.isfinite(number) and above < number < below and at_least <= number <= at_most):
         fail(name, value, must)
@@ -101,7 +101,7 @@ def learning_rate(name: str, value: Any) -> float:
 
 
 def min_learning_rate(value: Any, initial_learning_rate: float | None = None) -> float:
-    """`value` as a floor: at least 0, and no higher than the rate that it bounds."""
+    """`value` as a floor: at least 0, and not above the initial rate."""
     if initial_learning_rate is None:
         return real("min_learning_rate", value, "a finite number >= 0", at_least=0.0)
     must = f"a number >= 0 and <= the initial rate, {initial_learning_rate}"

@@ -1,4 +1,4 @@
-"""What an object was made with: the base of our schedules and callbacks."""
+"""Configs and `repr`: the base of our schedules and callbacks."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ Made = TypeVar("Made")
 
 
 class Configured:
-    """An object each of whose arguments is kept in the attribute of its name."""
+    """An object that keeps each of its arguments in the attribute of the same name."""
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments as JSON takes them."""
+        """The arguments as JSON values."""
         return {name: _to_json(value) for name, value in self._arguments().items()}
 
     @classmethod
     def from_config(cls: type[Made], config: dict[str, Any]) -> Made:
-        """The object of a config; an argument that it does not have is a `TypeError`."""
+        """Makes the object from a config; an unknown key is a `TypeError`."""
         return cls(**{name: _from_json(value) for name, value in config.items()})
 
     def __repr__(self) -> str:
-        """The call that makes the object, without what is as its default."""
+        """The call that makes the object, without the arguments that have their defaults."""
         parameters, shown = _parameters(self), []
         for name, value in self._arguments().items():
             default, kind = parameters[name].default, parameters[name].kind
             text = LISTS.repr(value) if isinstance(value, (list, tuple)) else repr(value)
             if default is inspect.Parameter.empty and kind is not inspect.Parameter.KEYWORD_ONLY:
                 shown.append(text)
-            # Whether it counts the epochs of `fit` is always shown.
+            # Always shown: it tells whether the schedule counts the epochs of `fit`.
             elif name == "steps_per_epoch" or value != default:
                 shown.append(f"{name}={text}")
         return f"{type(self).__name__}({', '.join(shown)})"
@@ -46,7 +46,7 @@ class Configured:
         return {name: own[name] for name in _parameters(self) if name in own}
 
 
-# A table of many rates is no line.
+# A long table of rates is cut, so that `repr` stays one line.
 LISTS = reprlib.Repr()
 LISTS.maxlist = LISTS.maxtuple = 12
 LISTS.maxother = LISTS.maxstring = 1000

@@ -1,6 +1,6 @@
-"""What we need of Keras that has no public name, each with the reason.
+"""Everything private that we use of Keras, each with the reason.
 
-`tests/test_keras.py` fails, by name, when Keras changes one of them.
+`tests/test_keras.py` fails when Keras changes one of these names, and says which.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any
 import keras
 from keras.src.backend.common import global_state
 
-GLOBAL_SEED_GENERATOR = "global_seed_generator"  # Old versions of Keras have no name for it.
+GLOBAL_SEED_GENERATOR = "global_seed_generator"  # Old versions of Keras have no constant for it.
 CALLBACK_OUTSIDE_FIT = {"_model": None, "params": None}
-"""What `fit` gives a callback, before it does. `model` is a property without a setter."""
+"""The attributes that `fit` sets on a callback, as they are before. `model` has no setter."""
 
 
 def wrappers(optimizer: Any) -> list[Any]:
-    """The `LossScaleOptimizer`s around the optimizer that a user made, the outermost first.
+    """The `LossScaleOptimizer`s around the user's optimizer, the outermost first.
 
-    Keras puts a new one around it at each `compile` under the policy `mixed_float16`.
+    Under the policy `mixed_float16` Keras puts a new one around it at each `compile`.
     """
     around = []
     while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
@@ -30,7 +30,7 @@ def wrappers(optimizer: Any) -> list[Any]:
 
 
 def unwrapped(optimizer: Any) -> Any:
-    """The optimizer that a user made."""
+    """The optimizer that the user made."""
     around = wrappers(optimizer)
     return around[-1].inner_optimizer if around else optimizer
 
@@ -42,8 +42,10 @@ def inner_optimizers(optimizer: Any) -> list[Any]:
 
 
 def optimizers_of(model: Any) -> dict[str, Any]:
-    """The optimizers that the model holds, by the attribute: a training step of one's own may use
-    several."""
+    """The optimizers among the model's attributes, by attribute name.
+
+    A custom `train_step` may use several.
+    """
     found: dict[str, Any] = {"optimizer": getattr(model, "optimizer", None)}
     for name, each in vars(model).items():
         if all(each is not other for other in found.values()):
@@ -54,8 +56,10 @@ def optimizers_of(model: Any) -> dict[str, Any]:
 
 
 def held_optimizers(model: Any) -> list[Any]:
-    """All optimizers that a model holds, in whatever it holds them: a training step of one's own
-    may use several, in a list, or those of the models inside."""
+    """All optimizers that a model holds, also in lists, dicts and inner models.
+
+    A custom `train_step` may use any of them.
+    """
     waiting, seen, found = [model], set(), []
     while waiting:
         each = waiting.pop()
@@ -74,7 +78,7 @@ def held_optimizers(model: Any) -> list[Any]:
 
 
 def all_optimizers(optimizer: Any) -> list[Any]:
-    """Those that have a rate, and all that are around them."""
+    """The optimizers that have a rate, and all wrappers around them."""
     return [*wrappers(optimizer), unwrapped(optimizer), *inner_optimizers(optimizer)]
 
 
@@ -89,30 +93,34 @@ def learning_rate(optimizer: Any) -> Any:
 def set_learning_rate(optimizer: Any, rate: Any) -> None:
     """Puts a schedule, or the variable that holds a float rate, into the optimizer.
 
-    The public property drops a float's variable from `optimizer.variables` when it takes a
-    schedule, and takes no variable back. And on TensorFlow an assignment to it first asks the
-    schedule that is there for its rate, which one has not yet that is to learn from `fit`.
+    The setter of the public property removes a float's variable from `optimizer.variables` when it
+    gets a schedule, and does not accept a variable. On TensorFlow it also reads the rate of the
+    present schedule first, which fails if that still waits for `fit` to say how long an epoch is.
     """
     optimizer._learning_rate = rate
 
 
 def forwards_learning_rate(optimizer: Any) -> bool:
-    """Whether the class of the optimizer has a `learning_rate` of its own, as a wrapper of a
-    user's has that forwards it to the optimizer inside."""
+    """Whether the optimizer's class defines its own `learning_rate`.
+
+    A user's wrapper does so to forward it to the optimizer inside.
+    """
     return type(optimizer).learning_rate is not keras.optimizers.Optimizer.learning_rate
 
 
 def is_variable(rate: Any) -> bool:
-    """Whether a rate is a float's variable. (In old versions of Keras it is of another class than
-    the public one.)"""
+    """Whether a rate is a float's variable.
+
+    (In old versions of Keras its class is not the public `keras.Variable`.)
+    """
     return hasattr(rate, "assign")
 
 
 def step_counter(optimizer: Any) -> Any:
     """The variable that schedules are called with.
 
-    The public property `iterations` is divided by `gradient_accumulation_steps`. (In versions of
-    Keras that have no `_iterations` it is the variable itself.)
+    The public property `iterations` is divided by `gradient_accumulation_steps`. (Versions of
+    Keras without `_iterations` do not divide it.)
     """
     return optimizer._iterations if hasattr(optimizer, "_iterations") else optimizer.iterations
 
@@ -120,16 +128,16 @@ def step_counter(optimizer: Any) -> Any:
 def momentum_variables(optimizer: Any) -> list[Any]:
     """The first moments that an optimizer carries from one update to the next.
 
-    Keras names all of them alike, in SGD, Adam, AdamW, Nadam, Adamax, RMSprop, Lion, Lamb and Muon;
-    the second moments have other names.
+    Keras gives them the same name in SGD, Adam, AdamW, Nadam, Adamax, RMSprop, Lion, Lamb and
+    Muon; the second moments have other names.
     """
     return [each for each in optimizer.variables if each.name.endswith("momentum")]
 
 
 def moving_averages(optimizer: Any) -> list[tuple[Any, Any]]:
-    """With `use_ema=True` the averages of the weights, each with its weight.
+    """With `use_ema=True`, the moving averages of the weights, each with its weight.
 
-    Keras overwrites the weights by them, and has no public name for them.
+    Keras overwrites the weights with them, and has no public name for them.
     """
     averages = getattr(optimizer, "_model_variables_moving_average", None) or []
     return list(zip(averages, optimizer._trainable_variables, strict=True)) if averages else []
@@ -137,11 +145,10 @@ def moving_averages(optimizer: Any) -> list[tuple[Any, Any]]:
 
 @contextlib.contextmanager
 def without_variables(optimizers: list[Any], names: tuple[str, ...]) -> Iterator[None]:
-    """Takes the variables that the optimizers have under these names out of their `variables`,
-    for as long as the block runs.
+    """Within the block, the optimizers' `variables` lack those with these attribute names.
 
-    `_variables` is the list that Keras puts a variable into when it is set as an attribute; the
-    place in it is that of the variable in a compiled step.
+    Keras appends a variable to `_variables` when it is set as an attribute. Each variable goes
+    back to its old place in the list, because a compiled step finds variables by place.
     """
     taken = []
     for optimizer in optimizers:
@@ -158,9 +165,9 @@ def without_variables(optimizers: list[Any], names: tuple[str, ...]) -> Iterator
 
 
 def record_shardings(model: Any) -> None:
-    """Has an old version of Keras on JAX know of variables that came when `fit` had begun.
+    """Tells old versions of Keras on JAX about variables that were added after `fit` began.
 
-    It looks up the sharding of each by its place, in what this took down.
+    They record the sharding of each variable by its place in a list.
     """
     record = getattr(model, "_record_training_state_sharding_spec", None)
     if record is not None:
@@ -169,11 +176,11 @@ def record_shardings(model: Any) -> None:
 
 @contextlib.contextmanager
 def fresh_train_step(model: Any) -> Iterator[None]:
-    """Makes the training step of the model another function, for as long as the block runs.
+    """Within the block, the model's `train_step` is a new function.
 
-    JAX takes all methods of one name and one model for the same function: where somebody keeps
-    the step that was compiled before, such as the traceback of an interrupt, it would go on with
-    what it compiled then.
+    To JAX's compilation cache a bound method of one model is always the same function. While
+    anything still refers to the old compiled step (the traceback of an interrupt does), JAX would
+    use that one again.
     """
     own = model.train_step
     mine = "train_step" in vars(model)
@@ -187,25 +194,24 @@ def fresh_train_step(model: Any) -> Iterator[None]:
     finally:
         if mine:
             model.train_step = own
-        else:  # In old versions of Keras `del` deletes variables only.
+        else:  # In old versions of Keras `del model.x` works for variables only.
             vars(model).pop("train_step", None)
 
 
 def metric_directions(model: Any) -> dict[str, str | None]:
-    """Which way each metric, by the name it is logged under, gets better: "min", "max", or
-    `None` where it does not say.
+    """For each metric, by its name in the logs: "min", "max", or `None` if it does not say.
 
-    Keras's metrics declare it as `_direction`, "up" or "down", for its own callbacks.
+    Keras's metrics declare a `_direction`, "up" or "down", for Keras's own callbacks.
     """
     ways = {"up": "max", "down": "min", None: None}
     return {name: ways[getattr(metric, "_direction", None)] for name, metric in metrics_of(model)}
 
 
 def metrics_of(model: Any) -> Iterator[tuple[str, Any]]:
-    """All metrics of the model with the names that they are logged under."""
+    """All metrics of the model, each with its name in the logs."""
     for metric in getattr(model, "metrics", ()):
-        # `_flat_metrics` holds a list of metrics for each output, with the output's name,
-        # which Keras puts before the metric's when there are several.
+        # `_flat_metrics` has a group of metrics for each output. With several outputs, Keras puts
+        # the output's name before the metric's.
         groups = [
             group
             for attribute in ("_flat_metrics", "_flat_weighted_metrics")
@@ -221,30 +227,30 @@ def metrics_of(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def global_seed_generator() -> Any:
-    """What random numbers without a seed are drawn from, or `None` where nobody has drawn one.
+    """The generator of random numbers without a seed; `None` if none has been drawn.
 
-    Keras makes it with the first such number, and has no public name for it. Where it was made
-    in between, `set_global_seed_generator(None)` makes the next one the first again.
+    Keras makes it when the first such number is drawn, and has no public name for it. After
+    `set_global_seed_generator(None)` the next draw makes a new one.
     """
     return global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
 
 
 def set_global_seed_generator(generator: Any) -> None:
-    """Puts back what `global_seed_generator` gave."""
+    """Puts back what `global_seed_generator` returned."""
     global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, generator)
 
 
 def trains_as_keras_does(model: Any) -> bool:
-    """Whether the training step of the model is that of its base class."""
+    """Whether the model has Keras's own `train_step`."""
     return "train_step" not in vars(model) and type(model).train_step is keras.Model.train_step
 
 
 def training_loss(model: Any, data: Any) -> Any:
     """The loss of a batch as Keras's own training step computes it, without training on it.
 
-    `_call_has_training_arg` says whether the model takes `training`, and `_compute_loss` passes
-    it on to a `compute_loss` of a user's only where that takes it. (Old versions of Keras have
-    `compute_loss` alone, without it.)
+    `_call_has_training_arg` says whether the model's `call` takes `training`. `_compute_loss`
+    passes `training` to a user's `compute_loss` only if that takes it. (Old versions of Keras have
+    only `compute_loss`, which does not.)
     """
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     prediction = model(x, training=True) if model._call_has_training_arg else model(x)

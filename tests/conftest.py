@@ -14,7 +14,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 def pytest_configure(config):
-    """Fails the run where tests would skip or quietly use another backend."""
+    """Fails the run if tests would be skipped or would silently use another backend."""
     backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
     os.environ["KERAS_BACKEND"] = backend
     if backend not in ("tensorflow", "jax", "torch"):
@@ -43,12 +43,12 @@ def pytest_configure(config):
 
 
 def leave_data_pipelines_untuned():
-    """Saves TensorFlow from tuning data pipelines, which Keras makes anew in each epoch.
+    """Switches off TensorFlow's tuning of data pipelines, which Keras makes anew in each epoch.
 
-    Optimizing one takes longer than an epoch of a few steps. What is set when TensorFlow starts
-    holds for pipelines, what is set later for compiled functions: the training steps are
-    optimized as ever. And who drops a pipeline can wait for the thread that tunes it, the longer
-    the older it is: seconds, in the middle of a garbage collection.
+    To optimize a pipeline takes longer than an epoch of a few steps. Options that are set before
+    TensorFlow starts apply to pipelines; those set later apply to compiled functions, so training
+    steps are optimized as usual. Garbage collection of a pipeline can also wait for its tuning
+    thread, for seconds if the thread is old.
     """
     import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""Trains under `BackupAndRestore` and writes a line an epoch; to be killed by `test_crash`."""
+"""Trains under `BackupAndRestore` and writes a line per epoch; `test_crash` kills it."""
 
 from __future__ import annotations
 

@@ -39,12 +39,12 @@ TIMEOUT = 240
 
 
 def plateau(**arguments):
-    """One that finds nothing good enough, whatever the losses: it reduces every other epoch."""
+    """A plateau for which no loss is good enough: it reduces every other epoch."""
     return PlateauDecay(**{"factor": 0.5, "patience": 2, "min_delta": 100.0, **arguments})
 
 
 def strict_plateau(**arguments):
-    """One that takes every improvement for one, and does not wait."""
+    """A plateau that counts every improvement, and does not wait."""
     return plateau(**{"patience": 1, "min_delta": 1e-4, **arguments})
 
 
@@ -57,7 +57,7 @@ def result(model):
 
 
 def assert_weights(record, expected):
-    """The same but for the order of sums."""
+    """The weights are equal up to the rounding of sums in another order."""
     for a, b in zip(record["weights"], expected["weights"], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 

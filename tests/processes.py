@@ -36,14 +36,14 @@ def emit(record):
 
 
 def warnings_are_errors():
-    """Those that a user sees, from within one of the processes."""
+    """Makes the warnings that a user would see errors, from within one of the processes."""
     warnings.simplefilter("error", UserWarning)
     # Of a compilation that another process is just writing down, or was killed at writing.
     warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry")
 
 
 def environment(**variables):
-    """That of this process, for others that import the tests' modules too."""
+    """The environment of this process, for processes that import the tests' modules too."""
     path = os.pathsep.join([str(FIRST), str(FIRST.parent), *sys.path])
     return {**os.environ, "PYTHONPATH": path, **variables}
 

@@ -11,7 +11,7 @@ from keras_decay import LearningRateLogger, PlateauDecay
 
 
 def waiting(**arguments):
-    """A plateau that never comes to a reduction."""
+    """A plateau that never reaches a reduction."""
     return PlateauDecay(**{"factor": 0.5, "patience": 99, **arguments})
 
 
@@ -21,7 +21,7 @@ each_callback = pytest.mark.parametrize(
 
 
 class Rates(keras.callbacks.Callback):
-    """The rates of all steps, by epoch; and a metric that stands still."""
+    """Records the rates of all steps, by epoch, and logs a metric that never changes."""
 
     def __init__(self):
         super().__init__()

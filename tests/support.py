@@ -106,7 +106,7 @@ def weight(network):
 
 
 class Measure(keras.callbacks.Callback):
-    """A metric that stands still, and the rate that the steps of each epoch train at."""
+    """Logs a metric that never changes, and records the rate at which each epoch's steps train."""
 
     def __init__(self, steps=1):
         super().__init__()
@@ -193,7 +193,7 @@ def write_back(groups, state):
 
 
 class Metric(keras.callbacks.Callback):
-    """Puts given values of a metric, one an epoch, into the logs before other callbacks run."""
+    """Puts given values of a metric, one per epoch, into the logs before other callbacks run."""
 
     def __init__(self, values, name="val_loss"):
         super().__init__()
@@ -215,7 +215,7 @@ def fit(network, callbacks=(), *, epochs, values=None, monitor="val_loss", **arg
 
 
 class Around(keras.optimizers.Optimizer):
-    """An optimizer around another, as people write it: its rate is that of the one inside."""
+    """A user's optimizer around another one, whose rate it forwards."""
 
     def __init__(self, inner):
         super().__init__(learning_rate=0.0)

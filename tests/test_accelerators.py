@@ -59,7 +59,7 @@ def operations(function):
 
 
 def test_a_number_of_the_host_is_seen_as_a_copy():
-    """What the next test looks for is what Keras's operations do with a Python number."""
+    """Keras's operations copy a Python number, which the next test would see."""
     with keras.device("meta"):
         step = keras.ops.convert_to_tensor(7, "int32")
         assert "aten::empty_like" in operations(lambda: keras.ops.maximum(step, 0))
@@ -67,7 +67,7 @@ def test_a_number_of_the_host_is_seen_as_a_copy():
 
 @every_schedule
 def test_a_step_copies_no_number_to_the_accelerator(make):
-    """For each the device would wait for the host, in every step."""
+    """The device would wait for the host at each copy, in every step."""
     schedule = make()
     with keras.device("meta"):
         step = keras.ops.convert_to_tensor(7, "int32")

@@ -113,7 +113,7 @@ compiles = pytest.mark.skipif(BACKEND == "torch", reason="torch compiles nothing
 @compiles
 @each_callback
 def test_a_step_is_compiled_once_a_change_of_batch_size(callback):
-    """As often as in a first `fit`, and not at all where nothing has changed."""
+    """As often as in a first `fit`, and not at all if nothing has changed."""
     network, ours, traced = counting(), callback(), []
     for steps in (3, 3, 2, 2, 2, 4, 4):
         before = network.traced
@@ -130,7 +130,7 @@ def test_a_step_is_compiled_once_a_change_of_batch_size(callback):
 @compiles
 @each_callback
 def test_a_step_is_compiled_once_for_all_offsets(callback):
-    """Epochs of one size, with other steps in between that are no whole epoch."""
+    """For epochs of one size, with steps in between that do not make a whole epoch."""
     network, ours, traced = counting(), callback(), []
     for epoch in range(5):
         before = network.traced

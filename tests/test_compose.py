@@ -109,7 +109,7 @@ def test_joined_schedules_take_over_at_their_first_step_with_a_clock_of_their_ow
 @evaluations
 @every_schedule
 def test_any_schedule_may_be_joined_and_a_float_is_constant(evaluate, schedule):
-    """First, second and last."""
+    """In the first, second and last place."""
     joined = JoinedSchedule([schedule, 0.3, schedule], [2, 4], steps_per_epoch=10)
     expected = [rate(schedule, s) for s in range(20)] + [0.3] * 20
     expected += [rate(schedule, s) for s in range(20)]
@@ -343,7 +343,7 @@ def test_a_bad_argument_is_a_clear_error_in_the_constructor(make, error, message
 
 
 def test_one_schedule_may_stand_alone():
-    """No boundaries then."""
+    """There are no boundaries then."""
     joined = JoinedSchedule([SCHEDULES["step"]], [], steps_per_epoch=10)
     assert np.array_equal(on_host(joined, range(40)), on_host(SCHEDULES["step"], range(40)))
 
@@ -393,7 +393,7 @@ def test_a_warmup_in_a_product_does_not_move_the_decay(evaluate):
 
 @evaluations
 def test_a_product_may_be_part_of_a_warmup_and_of_a_join(evaluate):
-    """And has the clock that they give it."""
+    """It runs on the clock that they give it."""
     product = ProductSchedule([SCHEDULES["step"], 0.5])
     warm = LinearWarmup(product, 1, steps_per_epoch=10)
     joined = JoinedSchedule([0.3, product], [1], steps_per_epoch=10)

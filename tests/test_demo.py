@@ -99,7 +99,7 @@ def test_demo_trains_five_times_and_leaves_picture_table_and_model(demo, tmp_pat
 
 
 def test_no_two_runs_share_a_plateau(demo):
-    """And each of the five has another learning rate, without a counted step."""
+    """Each run has its own; and no schedule has a counted `steps_per_epoch`."""
     plateaus = [each[2] for each in demo.training_runs(40) if isinstance(each[2], PlateauDecay)]
     assert len({id(each) for each in plateaus}) == len(plateaus) == 2
     schedules = [each[1] for each in demo.training_runs(40) if not isinstance(each[1], float)]

@@ -79,7 +79,7 @@ def compile_and_fit(make=None, with_plateau=False):
     ids=["step", "inverse", "warmup", "plateau"],
 )
 def test_a_step_with_a_schedule_has_no_break_that_a_constant_rate_has_not(name, with_plateau):
-    """And the compiler says nothing more, also when the plateau reduces."""
+    """The compiler prints nothing more either, also when the plateau reduces."""
     expected, usual, _ = compile_and_fit()
     breaks, said, history = compile_and_fit(SCHEDULES[name], with_plateau)
     assert breaks == expected

@@ -67,7 +67,7 @@ def test_the_table_is_float32_under_any_floatx(evaluate, floatx, set_floatx):
 
 @evaluations
 def test_an_epoch_that_the_counter_never_ends_keeps_the_first_rate(evaluate):
-    """Of 2 ** 40 steps."""
+    """An epoch of 2 ** 40 steps."""
     rates = evaluate(EpochSchedule([0.1, 0.3], steps_per_epoch=2**40), [0, LAST_STEP])
     assert list(rates) == [np.float32(0.1)] * 2
 

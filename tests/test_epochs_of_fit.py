@@ -63,7 +63,7 @@ missed = pytest.mark.filterwarnings(
 
 @each_callback
 def test_a_smoke_test_of_one_batch_is_one_epoch(callback):
-    """The real training run that follows has ten epochs to the first drop, less this one."""
+    """In the real training run that follows, the first drop comes one epoch earlier."""
     network = measuring(StepDecay(0.1, 0.5, 3))
     train(network, callback(), steps=1, epochs=1)
     trained, logged = train(network, callback(), steps=5, epochs=4)
@@ -183,7 +183,7 @@ def test_given_numbers_and_other_schedules_stay_on_the_counter(callback):
 
 @each_callback
 def test_a_warmup_in_steps_does_not_begin_again(callback):
-    """Its number is given; the table under it goes on in its epoch."""
+    """Its `steps_per_epoch` is given; the table under it goes on in its epoch."""
     network = measuring(ProductSchedule([LinearWarmup(1.0, 6, steps_per_epoch=1), table()]))
     trained = train(network, callback(), steps=4, epochs=1)[0]
     trained += train(network, callback(), steps=2, epochs=3)[0]
@@ -197,7 +197,7 @@ def test_a_warmup_in_steps_does_not_begin_again(callback):
 @each_callback
 @pytest.mark.parametrize("inside", ["alone", "in a product"])
 def test_a_warmup_leads_to_where_its_schedule_begins(callback, inside):
-    """Also where that is two epochs on before the warmup has ended."""
+    """Also if the schedule is two epochs further on before the warmup has ended."""
     schedule = table() if inside == "alone" else ProductSchedule([table(), 1.0])
     network = measuring(LinearWarmup(schedule, 6, steps_per_epoch=1, start_factor=0.5))
     trained = []
@@ -370,7 +370,7 @@ def test_a_training_step_of_several_updates_does_not_run_ahead(callback):
 
 @pytest.mark.skipif(BACKEND == "jax", reason="there an optimizer of a name of its own is not built")
 def test_a_logger_counts_for_every_optimizer_that_the_model_holds():
-    """One under another name has a rate as soon as the `fit` has begun."""
+    """An optimizer in another attribute has a rate as soon as `fit` has begun."""
     network = measuring(0.1)
     network.d_optimizer = keras.optimizers.SGD(StepDecay(0.1, 0.5, 1))
     for _ in range(2):
@@ -483,7 +483,7 @@ def test_an_impossible_number_in_a_file_is_an_error_that_names_it(lie, where, tm
 
 
 class Copies(keras.callbacks.Callback):
-    """A copy of the backup as it lies there after each step, where it has changed."""
+    """Copies the backup after each step in which it has changed."""
 
     def __init__(self, backup, folder, first_epoch_only=False):
         super().__init__()
@@ -510,14 +510,14 @@ class Copies(keras.callbacks.Callback):
 
 
 def eager(rate):
-    """Without compiling: what is tested is where the epoch stands, and each kill takes a model."""
+    """Runs without compiling, because each kill needs a new model and only epochs are tested."""
     network = measuring(rate)
     network.run_eagerly = True
     return network
 
 
 def epoch_of(folder):
-    """The epoch that `fit` will begin with, as Keras has written it down."""
+    """The epoch at which `fit` will begin, as Keras has saved it."""
     return json.loads((folder / "training_metadata.json").read_text())["epoch"]
 
 
@@ -559,7 +559,7 @@ def test_an_epoch_that_begins_again_after_a_kill_begins_again(
 def test_a_resumed_fit_that_is_killed_in_its_first_epoch_resumes_again(
     callback, frequency, tmp_path
 ):
-    """At the epoch that Keras names, though its counter of epochs is a fresh one then."""
+    """It resumes at the epoch that Keras names, although its own count of epochs is fresh."""
     first = Copies(tmp_path / "backup", tmp_path / "first")
     backed_up(callback, tmp_path / "backup", frequency, False, first, steps=3, epochs=3)
     for folder in first.folders[1::4]:
@@ -634,7 +634,7 @@ def test_a_fit_of_unknown_length_is_an_error_before_the_first_step(callback):
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="`tf.data` comes with TensorFlow")
 def test_the_extra_step_of_a_dataset_of_unknown_size_does_not_add_up():
-    """After a `fit` that told the number; a float rate hears of no schedule."""
+    """After a `fit` that knew the number; with a float rate there is no warning."""
     import tensorflow as tf
 
     data = tf.data.Dataset.from_tensor_slices((ones(3), ones(3))).filter(lambda x, y: True).batch(1)
@@ -665,7 +665,7 @@ def test_preview_goes_on_from_where_a_model_stands():
 
 
 def test_preview_plot_and_rehearse_take_the_scale_of_a_model():
-    """And a rehearsal its state: the next value that is not better reduces again."""
+    """A rehearsal takes its state too: the next value that is not better reduces again."""
     network, plateau = measuring(continuous()), waiting(patience=2)
     train(network, plateau, steps=2, epochs=4)
     assert plateau.state["scale"] == 0.5

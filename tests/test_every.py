@@ -159,7 +159,7 @@ def assert_undisturbed(shuffle, **compiled):
 @new_keras
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_changes_nothing_of_that(policy):
-    """Nor does an optimizer that scales the loss, and leaves out what overflows."""
+    """Nor does a `LossScaleOptimizer`, which skips steps whose gradients overflow."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
@@ -195,7 +195,7 @@ def test_without_data_it_observes_the_mean_of_the_batches_since_the_last_time():
 
 
 def test_a_loss_that_stands_still_late_in_a_long_epoch_is_seen_to():
-    """Where Keras's running mean falls on until the end of the epoch."""
+    """Keras's running mean would go on falling until the end of the epoch."""
 
     class Falling(keras.losses.Loss):
         def call(self, y, prediction):
@@ -309,7 +309,7 @@ def test_killed_at_any_step_it_decides_as_the_run_that_was_never_killed(tmp_path
 
 @pytest.mark.parametrize(("killed", "saved"), [(10, 8), (43, 40), (46, 44)])
 def test_a_mean_that_lacks_batches_says_so(killed, saved, tmp_path):
-    """Those since the last observation, which a kill has lost; it is made at its step."""
+    """After a kill, the batches since the last observation are lost; the mean is still observed."""
 
     def run(*others):
         one = plateau(monitor="loss", every=EVERY, patience=99)
@@ -417,7 +417,7 @@ def test_a_rehearsal_takes_a_value_each_n_steps():
     ],
 )
 def test_wrong_arguments_are_errors_of_the_constructor(arguments, error, message):
-    """In the form of all others."""
+    """They have the same form as all other errors."""
     with pytest.raises(error, match=message):
         PlateauDecay(**arguments)
 

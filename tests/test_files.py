@@ -36,7 +36,7 @@ def plateau():
 
 
 def outcome(network, callback, history):
-    """All that has to be the same: rates of the epochs, memory, weights, optimizer state."""
+    """All that must be the same: rates of the epochs, memory, weights, optimizer state."""
     return {
         "rates": history["learning_rate"][-(EPOCHS - BREAK) :],
         "next rate": number(network.optimizer.learning_rate),
@@ -436,7 +436,7 @@ def test_a_state_that_contradicts_itself_is_an_error(scale, reductions):
 
 
 def test_an_unknown_number_in_a_state_is_an_error():
-    """It names it, and those that there are."""
+    """It names the number, and those that exist."""
     with pytest.raises(TypeError, match=r"`state` has no `later`; it has \['best', 'wait'"):
         PlateauScale(0.1, state={"later": 1})
 
@@ -460,7 +460,7 @@ def test_a_model_file_that_was_edited_does_not_load_silently(change, message, tm
 
 
 def test_a_corrupted_weights_file_does_not_load_silently(tmp_path):
-    """A state that cannot be is an error there too."""
+    """An impossible state is an error there too."""
     import h5py
 
     path = tmp_path / "model.weights.h5"

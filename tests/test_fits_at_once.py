@@ -61,7 +61,7 @@ def test_of_two_fits_that_share_a_callback_the_second_trains_and_the_first_is_to
 
 
 def test_a_fit_inside_a_fit_with_the_same_callback_is_the_same():
-    """Though it is in one thread."""
+    """It is an error too, although both are in one thread."""
     shared, logged = plateau(), []
 
     class Inside(keras.callbacks.Callback):
@@ -142,7 +142,7 @@ def unknown_length(shared):
     ids=["no optimizer", "no steps", "twice"],
 )
 def test_a_fit_that_the_callback_refuses_leaves_it_free_for_another_thread(refused, message):
-    """However far it had come."""
+    """At whatever point it was refused."""
     shared, outcome = plateau(), []
     with pytest.raises(ValueError, match=message):
         refused(shared)
@@ -153,7 +153,7 @@ def test_a_fit_that_the_callback_refuses_leaves_it_free_for_another_thread(refus
 
 
 def test_each_fit_has_a_callback_of_its_own():
-    """Then two at once are as one after the other."""
+    """Then two at once give the same results as one after the other."""
     seen = []
     meanwhile = Meanwhile(lambda: seen.append(rates(model(0.1), plateau())))
     for logged in (rates(model(0.1), plateau(), meanwhile), *seen):
@@ -162,7 +162,7 @@ def test_each_fit_has_a_callback_of_its_own():
 
 
 def test_a_fit_that_was_stopped_by_an_error_leaves_the_callback_free_for_another_thread():
-    """Keras tells a callback nothing of an error."""
+    """Keras does not tell a callback about an error."""
     shared = plateau()
 
     class Stop(keras.callbacks.Callback):

@@ -219,8 +219,8 @@ def test_an_optimizer_that_trains_nothing_is_one_warning():
 
 
 def test_each_recovers_the_model_and_all_its_optimizers():
-    """NaN in what one monitors: one slot of the other that is NaN would spoil the weights again.
-    Its rate stays."""
+    """The metric of one is NaN. A NaN left in the other's slots would spoil the weights again, so
+    they are put back too; the other's rate stays."""
 
     class Bad(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -258,12 +258,12 @@ def test_a_logger_counts_and_logs_for_every_optimizer_of_the_model():
 
 
 def test_a_logger_beside_plateaus_that_name_their_optimizers_is_silent():
-    """Whoever names them knows of the one that takes no step."""
+    """A user who names the optimizers knows of the one that takes no step."""
     fit(gan(RATES["float"]), [*plateaus(), LearningRateLogger()], 2)
 
 
 class Spoil(keras.callbacks.Callback):
-    """Makes all that the generator and its optimizer have NaN, in one epoch, and a loss too."""
+    """In one epoch, makes the generator, its optimizer and a loss NaN."""
 
     def on_epoch_end(self, epoch, logs=None):
         if epoch == 1:

@@ -1,4 +1,4 @@
-"""`InEpochs`: a schedule of Keras's, or of anybody's, whose steps are epochs."""
+"""`InEpochs`: a schedule of Keras's, or a user's own, called with epochs instead of steps."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_staircase_of_keras_changes_at_whole_epochs(rates):
     ],
 )
 def test_what_it_refuses(arguments, error, message):
-    """In the constructor, with the name of the argument and what it was."""
+    """Bad arguments are errors of the constructor, with the name and the value."""
     with pytest.raises(error, match=message) as raised:
         InEpochs(**{"schedule": cosine(), **arguments})
     (name,) = arguments
@@ -118,7 +118,7 @@ def test_what_it_refuses(arguments, error, message):
 
 
 class OfTheCounter(schedules.LearningRateSchedule):
-    """One that computes with the very variable that Keras passes."""
+    """A schedule that needs the variable that Keras passes."""
 
     def __call__(self, step):
         step.assign(step)

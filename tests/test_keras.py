@@ -1,4 +1,4 @@
-"""What we rest on in Keras, private names and order of calls: fails by name when it changes."""
+"""Private names and call orders of Keras on which we rely: a test fails when one changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A counter that has wrapped: the rate of the last step that it could hold."""
+"""A counter that has wrapped gives the rate of the last step that it could hold."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def test_the_rate_is_logged_as_it_is_used(rate):
 
 
 def test_an_epoch_without_a_step_has_the_rate_of_the_first_step():
-    """As when a loss scale is so high that every step is left out."""
+    """For example, if a loss scale is so high that every step is skipped."""
     logger, logs = LearningRateLogger(), {}
     logger.set_model(model(StepDecay(0.1, 0.5, steps_per_epoch=STEPS_PER_EPOCH)))
     logger.on_train_begin()
@@ -222,7 +222,7 @@ def test_every_nth_batch_of_the_run_has_the_rate_of_its_step(rate, expected, eve
 @new_keras
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras on torch has no `steps_per_execution`")
 def test_of_several_steps_in_one_execution_the_last_is_logged():
-    """No other comes by."""
+    """Keras calls the callback once per execution."""
     batches = BatchLogs()
     callbacks = [LearningRateLogger(every=1), batches]
     fit(model(SCHEDULE, steps_per_execution=2), callbacks, epochs=2)
@@ -286,7 +286,7 @@ def test_epochs_of_another_length_than_the_runs_are_one_warning(logger, schedule
 
 
 def test_a_schedule_whose_epochs_have_no_length_is_no_warning():
-    """One of the user's own, that may do without."""
+    """It is a user's own schedule, which need not have a length."""
 
     class Own(keras.optimizers.schedules.LearningRateSchedule):
         steps_per_epoch = None
@@ -300,7 +300,7 @@ def test_a_schedule_whose_epochs_have_no_length_is_no_warning():
 
 
 def test_two_of_our_callbacks_warn_once():
-    """And each `fit` anew."""
+    """They warn again in each `fit`."""
     network = model(StepDecay(0.1, steps_per_epoch=100))
     for _ in range(2):
         with pytest.warns(UserWarning, match="epochs of 100 steps") as caught:
@@ -309,7 +309,7 @@ def test_two_of_our_callbacks_warn_once():
 
 
 def test_a_callback_that_does_not_warn_does_not_silence_another():
-    """`warn=False` is about the callback that was told so."""
+    """`warn=False` applies only to the callback that has it."""
     with pytest.warns(UserWarning, match="epochs of 100 steps") as caught:
         fit(
             model(StepDecay(0.1, steps_per_epoch=100)),
@@ -462,7 +462,7 @@ def test_a_length_that_nobody_knows_is_an_error_with_the_fix():
     [(0, ValueError), (-1, ValueError), (2.0, TypeError), (True, TypeError)],
 )
 def test_a_bad_batch_size_is_an_error(batch_size, error):
-    """And so is one for data that makes its own batches."""
+    """So is any batch size for data that makes its own batches."""
     message = f"`batch_size` must be an int >= 1. Received: batch_size={batch_size}"
     with pytest.raises(error, match=message):
         steps_per_epoch(data()[0], batch_size)
@@ -490,7 +490,7 @@ def test_each_silent_fault_is_one_warning_in_a_fit(order):
 
 
 def test_an_epoch_whose_steps_all_overflow_is_no_idle_optimizer():
-    """A loss scale that is too high at first leaves out every step."""
+    """With a loss scale that is too high at first, every step is skipped."""
     optimizer = keras.optimizers.LossScaleOptimizer(
         keras.optimizers.SGD(SCHEDULE), initial_scale=3e38
     )

@@ -126,7 +126,7 @@ def test_update_ignores_epochs_before_the_start():
 
 @pytest.mark.parametrize("rate", [lambda: 0.5, lambda: PlateauScale(0.5)], ids=["float", "scale"])
 def test_a_plateau_of_batches_reduces_in_the_middle_of_an_epoch(rate):
-    """On JAX too, where `fit` keeps the variables to itself until the epoch ends."""
+    """On JAX too, where `fit` does not update the variables until the epoch ends."""
     network = keras.Sequential(
         [keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")]
     )
@@ -143,7 +143,7 @@ def test_a_plateau_of_batches_reduces_in_the_middle_of_an_epoch(rate):
 
 
 def test_update_reduces_a_schedule_that_was_set_since_attach():
-    """It is taken hold of then."""
+    """The plateau attaches to it then."""
     network = model(0.1)
     plateau = PlateauDecay(factor=0.5, patience=1, mode="min")
     plateau.attach(network)

@@ -1,4 +1,4 @@
-"""What would go wrong unseen is one warning, with the fix."""
+"""Each mistake that would go unnoticed is one warning, with the fix."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_counter_that_runs_ahead_of_the_batches_is_one_warning(callback):
 
 
 def test_a_monitor_that_is_the_rate_itself_is_one_warning():
-    """It would watch what it does."""
+    """The plateau would react to its own reductions."""
     with pytest.warns(UserWarning, match="the rate that it changes itself.*'loss'") as seen:
         fit(model(0.1), [plateau(monitor="learning_rate", mode="min")], epochs=3)
     assert len([each for each in seen if each.category is UserWarning]) == 1
@@ -124,7 +124,7 @@ def test_steps_counted_as_epochs_are_never_warned_of():
 
 
 def test_an_optimizer_that_scales_the_loss_may_leave_out_a_whole_epoch():
-    """With a scale so high that every gradient overflows it takes no step, and that is right."""
+    """If the scale is so high that every gradient overflows, it rightly takes no step."""
     optimizer = keras.optimizers.LossScaleOptimizer(
         keras.optimizers.SGD(0.1), initial_scale=2.0**120
     )

@@ -1,4 +1,4 @@
-"""One decision, one memory: whose it is, and what it never is."""
+"""One decision, one memory: which optimizer it belongs to, and what never shares it."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ class Noted(PlateauDecay):
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
 def test_a_copy_of_a_subclass_keeps_what_is_its_own(copied):
-    """And has no optimizer, also where the original has one."""
+    """It has no optimizer, even if the original has one."""
     original = Noted("mine")
     original.attach(model(0.1))
     duplicate = copied(original)

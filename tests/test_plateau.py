@@ -179,7 +179,7 @@ def with_own_maker(network):
     ids=["bare", "scaled"],
 )
 def test_a_step_compiled_in_an_earlier_fit_follows_the_plateau(rate, change):
-    """The step that knew the schedule without one is built anew, whoever makes it."""
+    """The step compiled with the bare schedule is built anew, by Keras or by the model itself."""
     network = change(model(rate()))
     fit(network, epochs=1)
     fit(network, [PlateauDecay(patience=1)], epochs=3, values=FLAT)
@@ -188,7 +188,7 @@ def test_a_step_compiled_in_an_earlier_fit_follows_the_plateau(rate, change):
 
 @pytest.mark.parametrize("logger", [LearningRateLogger, lambda: PlateauDecay(patience=9)])
 def test_a_step_that_is_compiled_anew_has_nothing_of_one_that_is_still_around(logger):
-    """A traceback keeps it, for one. JAX takes the two for the same function."""
+    """A traceback may keep the old step, and JAX takes the two for the same function."""
     network = model(StepDecay(0.1, 0.5, 10, steps_per_epoch=STEPS_PER_EPOCH))
     fit(network, [logger()], epochs=1, values=FLAT)
     kept = network.train_function
@@ -395,7 +395,7 @@ def test_auto_and_a_metric_without_a_direction_is_an_error(name):
 
 
 def test_a_compiled_metric_without_a_direction_is_an_error_before_the_first_step():
-    """Where Keras has built its metrics already: no epoch is trained in vain."""
+    """If Keras has built its metrics already, no epoch is trained in vain."""
 
     def my_metric(y_true, y_pred):
         return keras.ops.mean(y_true - y_pred)
@@ -563,7 +563,7 @@ def test_the_same_scale_may_serve_two_optimizers():
 
 
 def test_a_model_compiled_with_another_optimizer_trains_without_the_plateau():
-    """Also where its rate is a `PlateauScale` that no plateau has taken hold of."""
+    """Also if its rate is a `PlateauScale` to which no plateau is attached."""
     network = model(StepDecay(0.1, 0.5, 99, steps_per_epoch=STEPS_PER_EPOCH))
     fit(network, [PlateauDecay(patience=1)], epochs=3, values=FLAT)
     network.set_weights(model().get_weights())

@@ -66,7 +66,7 @@ COSINE = keras_schedules.CosineDecay(0.1, 10)
     ids=["plateau", "plateau of warmup", "joined"],
 )
 def test_steps_per_epoch_is_found_in_nested_schedules(schedule):
-    """The caller need not say what the schedule knows."""
+    """The caller need not pass a number that the schedule has."""
     assert len(preview(schedule, 2)[0]) == 14
 
 
@@ -281,7 +281,7 @@ def test_of_several_runs_in_a_csv_file_the_last_one_is_rehearsed(tmp_path, start
 
 
 def test_of_a_resumed_run_in_a_csv_file_the_later_rows_count(tmp_path):
-    """What was trained after the file that it was resumed from is no part of it."""
+    """Rows of epochs that were trained again after the resume are replaced."""
     rows = [(0, 5), (1, 4), (2, 9), (3, 9), (4, 9), (2, 3), (3, 2), (1, 1), (3, 0)]
     text = "epoch,val_loss\n" + "".join(f"{epoch},{value}\n" for epoch, value in rows)
     assert values_in(tmp_path / "log.csv", text.rsplit("\n", 3)[0] + "\n") == [5, 4, 3, 2]
@@ -444,7 +444,7 @@ def test_plot_of_a_history_with_a_float_rate_marks_where_it_drops():
 
 
 def test_plot_of_a_history_marks_nothing_where_only_a_schedule_lowered_the_rate():
-    """A rate that is merely logged falls without a plateau."""
+    """A rate that is only logged may fall without a plateau."""
 
     class Log(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):

@@ -78,7 +78,7 @@ def find(model, x=None, y=None, **arguments):
 
 
 def train(model, epochs=2, shuffle=True):
-    """The losses of further epochs, in whatever order `fit` shuffles."""
+    """The losses of further epochs, with the shuffling of `fit`."""
     x, y = data()
     return model.fit(
         x, y, batch_size=BATCH_SIZE, epochs=epochs, shuffle=shuffle, verbose=0
@@ -185,7 +185,7 @@ def test_the_curve_is_flat_while_the_rate_does_nothing(own_step):
 
 
 class Twice(keras.Model):
-    """A training step of one's own, whose loss is twice that of Keras's."""
+    """A custom training step, whose loss is twice that of Keras's."""
 
     def train_step(self, *arguments):
         logs = super().train_step(*arguments)
@@ -393,7 +393,7 @@ def test_everything_is_put_back_and_training_goes_on_as_if_it_had_not_been(make)
 
 @every_optimizer
 def test_a_model_that_was_never_trained_begins_as_if_it_had_not_been_tested(make):
-    """Its optimizer is built by then, with slots at their beginnings."""
+    """Its optimizer is built after the test, with the first values of its slots."""
     model = begun(make)
     history = getattr(model, "history", None)  # Old Kerases set it in `evaluate` too.
     keras.utils.set_random_seed(1)
@@ -444,7 +444,7 @@ def test_an_interruption_puts_everything_back_too(error):
 
 
 def test_an_interruption_between_two_batches_puts_everything_back(monkeypatch):
-    """As of a user who has seen enough of the progress bar."""
+    """For example, by a user who has seen enough of the progress bar."""
     model = deep(OPTIMIZERS["float"]())
     train(model)
     before = everything(model)
@@ -464,7 +464,7 @@ def test_an_interruption_between_two_batches_puts_everything_back(monkeypatch):
 
 
 def test_a_test_that_ends_in_nan_puts_everything_back():
-    """Weights that are not finite any more are no hindrance."""
+    """Also if the weights are no longer finite."""
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse", metrics=["mae"])
     train(model)
@@ -528,7 +528,7 @@ def test_an_optimizer_that_is_held_in_a_list_is_put_back_too(built):
 
 
 class Unseeded(keras.layers.Layer):
-    """Draws random numbers as Keras does where nobody gives it a seed."""
+    """Draws random numbers as Keras does without a seed."""
 
     def call(self, x):
         return x + keras.random.normal((1,))
@@ -626,7 +626,7 @@ def test_short_data_of_every_kind_is_repeated(kind):
 
 
 def test_no_rate_is_lost_at_the_ends_of_data_of_unknown_size():
-    """TensorFlow's step goes on past an end, and counts."""
+    """TensorFlow's step runs once more past the end of the data, and counts a step."""
     tf = pytest.importorskip("tensorflow")
     pipeline = tf.data.Dataset.from_tensor_slices((ONES, ONES)).filter(lambda *_: True).batch(4)
     test = find(falling(), pipeline, lowest=1e-3, highest=1.0)
@@ -824,7 +824,7 @@ def test_a_model_that_is_not_compiled_is_refused():
 
 
 def test_a_loss_that_is_not_finite_from_the_start_is_refused():
-    """It is not the rate's fault then."""
+    """The rate cannot be the cause."""
     model = falling()
     with pytest.raises(ValueError, match=r"`loss` must be finite .*NaN.* Received: loss=nan"):
         find(model, np.nan * ONES, ONES)

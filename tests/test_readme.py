@@ -26,7 +26,7 @@ def blocks(page, language):
 
 @pytest.fixture(scope="module")
 def after_the_readme():
-    """What a reader has who typed in the README's blocks."""
+    """The names that a reader has after running the README's blocks."""
     namespace = {}
     run_blocks(README, namespace)
     return namespace
@@ -52,12 +52,12 @@ def test_every_python_block_of_a_page_runs(page, after_the_readme):
 
 
 def test_the_readme_can_be_read_to_its_end():
-    """What is longer belongs into the guide."""
+    """Longer texts belong in the guide."""
     assert len(README.read_bytes()) <= 8 * 1024
 
 
 def test_every_backend_has_its_line_in_the_readme():
-    """From a checkout, beside what it will be; each extra exists, and the backend is named."""
+    """From a checkout and from PyPI; each extra exists, and the backend is named."""
     text = README.read_text(encoding="utf-8")
     extras = (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines()
     for backend in ("tensorflow", "jax", "torch"):
@@ -69,7 +69,7 @@ def test_every_backend_has_its_line_in_the_readme():
 
 
 def test_what_the_readme_imports_its_lines_install():
-    """The blocks need nothing that is in no extra of the lines."""
+    """The blocks import only packages from the extras in these lines."""
     text = "\n".join(blocks(README, "python"))
     imported = set(re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE))
     assert imported <= {"keras", "keras_decay", "sklearn", *sys.stdlib_module_names}
@@ -89,7 +89,7 @@ class Compiled:
 
 @pytest.mark.parametrize("block", blocks(ROOT / "notebooks/guide/moving_here.md", "diff"))
 def test_both_sides_of_a_migration_give_the_same_rates(block):
-    """The lines with a minus and those with a plus are two programs, which do the same."""
+    """The minus lines and the plus lines make two programs that do the same."""
     rates = []
     for sign in "-+":
         lines = [line[1:] for line in block.splitlines() if line[0] in (" ", sign)]

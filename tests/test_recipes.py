@@ -20,7 +20,7 @@ RECIPES = Path(__file__).parent.parent / "notebooks" / "devices"
 
 
 def test_every_backend_has_its_recipes():
-    """None is left out by its name."""
+    """The names of the recipes cover every backend."""
     backends = {recipe.name.partition("_")[0] for recipe in RECIPES.iterdir()}
     assert backends == {"tensorflow", "jax", "torch"}
 

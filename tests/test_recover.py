@@ -164,7 +164,7 @@ def test_what_has_been_accumulated_goes_on_and_the_epochs_with_it(epoch):
     """Each update after a recovery is the size of its rate, which is that of its epoch."""
 
     class Updates(keras.callbacks.Callback):
-        """The updates of the weight in each epoch, where a step makes one."""
+        """The updates of the weight in each epoch, for the steps that make one."""
 
         def __init__(self):
             super().__init__()
@@ -245,7 +245,7 @@ def test_a_training_loss_that_is_not_finite_recovers_too(metric):
 
 
 def test_a_finite_epoch_without_the_metric_is_one_to_go_back_to():
-    """Its end, not the start of training, and so without a word."""
+    """It goes back to the end of that epoch, not to the start of training, without a warning."""
     one = network(OPTIMIZERS["float"]())
     before, after, _, _ = recovered(one, [None, NAN])
     assert_state(after[1], before[0])
@@ -316,7 +316,7 @@ def test_what_the_last_step_of_a_finite_epoch_has_spoilt_is_not_gone_back_to(slo
 
 
 def test_an_infinite_mask_is_no_divergence():
-    """What is not learnt may hold anything."""
+    """Variables that are not learnt may be infinite."""
     one = network(OPTIMIZERS["float"]())
     averages = one.layers[1].non_trainable_variables[0]
     averages.assign(averages - math.inf)
@@ -453,7 +453,7 @@ def learn(digits, rate, **arguments):
 @pytest.mark.filterwarnings("ignore:`PlateauDecay` goes back to the weights of the start")
 @pytest.mark.parametrize("rate", [lambda: 10.0, lambda: EpochSchedule([0.1] * 4 + [10.0])])
 def test_a_real_divergence_ends_well(digits, rate):
-    """Where the same run without `recover` ends in NaN."""
+    """The same run without `recover` ends in NaN."""
     assert math.isnan(learn(digits, rate())["loss"][-1])
     history = learn(digits, rate(), recover=True)
     assert math.isfinite(history["loss"][-1])
@@ -462,7 +462,7 @@ def test_a_real_divergence_ends_well(digits, rate):
 
 
 class Showing(Around):
-    """One whose rate, a float, is among its variables."""
+    """An optimizer that has its float rate among its variables."""
 
     @property
     def variables(self):
@@ -470,7 +470,7 @@ class Showing(Around):
 
 
 def test_the_reduction_outlives_the_state_that_is_put_back():
-    """Though the rate of that state is put back with it."""
+    """Although the rate of that state is put back first."""
     network = model(optimizer=Showing(keras.optimizers.SGD(0.1)))
     plateau = PlateauDecay(factor=0.5, mode="min", recover=True)
     plateau.attach(network)

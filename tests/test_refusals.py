@@ -1,4 +1,4 @@
-"""What is given by mistake is an error that shows it, in the form of all others."""
+"""An argument passed by mistake is an error that shows it, in the form of all other errors."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def test_an_epoch_that_is_none(epoch, error):
     ids=["array", "huge", "bytes", "set"],
 )
 def test_an_argument_that_python_itself_stumbles_over(make, name):
-    """Its own error would name neither the argument nor what it has to be."""
+    """Python's own error would name neither the argument nor what it must be."""
     with pytest.raises((TypeError, ValueError), match=rf"^`{name}` must be .*Received: {name}="):
         make()
 
 
 @pytest.mark.parametrize("step", [None, "1", [None]], ids=repr)
 def test_a_step_that_is_none(step):
-    """A schedule that is called with it says so."""
+    """Calling a schedule with a value that is not a step is an error."""
     with pytest.raises((TypeError, ValueError), match="`step`"):
         StepDecay(0.1, 0.5, steps_per_epoch=1)(step)
 

@@ -61,7 +61,7 @@ def test_what_is_as_its_default_is_left_out_but_for_the_number_of_steps():
 
 
 def test_a_long_table_is_a_short_line():
-    """Of 5,000 rates the first ones."""
+    """Only some of 5,000 rates are shown."""
     text = repr(EpochSchedule(np.linspace(1, 0, 5000)))
     assert text.startswith("EpochSchedule((1.0, ")
     assert text.endswith("...), steps_per_epoch=None)")

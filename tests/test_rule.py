@@ -37,7 +37,7 @@ RATE = 0.1
 
 
 def with_optimizer():
-    """As much of a model as a plateau needs: something with an optimizer."""
+    """The part of a model that a plateau needs: an object with an optimizer."""
     return SimpleNamespace(optimizer=keras.optimizers.SGD(RATE))
 
 
@@ -266,7 +266,7 @@ def test_on_improvement_counts_improvements_across_other_values():
 
 
 def test_a_lower_patience_than_before_takes_effect_at_the_next_bad_value():
-    """A memory that waited longer than a new callback would is not stuck."""
+    """A memory that has waited longer than the new patience is not stuck."""
     memory = PlateauState(best=1.0, wait=7)
     assert reductions([0.5, 0.5], memory=memory, patience=3)[0] == []
     assert reductions([1.0], memory=memory, patience=3)[0] == [0]
@@ -367,7 +367,7 @@ def plateau_with(**arguments):
 
 
 def test_reduces_by_hand():
-    """With everything that a reduction brings: the wait is over, the cooldown begins."""
+    """With everything that a reduction does: `wait` is 0 again, and the cooldown begins."""
     plateau, model = plateau_with(cooldown=2)
     plateau.update(1.0)
     plateau.update(1.0)
@@ -384,7 +384,7 @@ def test_reduces_by_hand():
 
 @pytest.mark.parametrize("limit", [{"min_learning_rate": RATE}, {"max_reductions": 0}])
 def test_by_hand_too_nothing_is_reduced_where_nothing_may_be(limit):
-    """And it says so; `stop_at_minimum` holds here as well."""
+    """It returns False; `stop_at_minimum` applies here too."""
     plateau, model = plateau_with(stop_at_minimum=True, **limit)
     model.stop_training = False
     with pytest.warns(UserWarning, match="floor") if "min_learning_rate" in limit else no_warning():

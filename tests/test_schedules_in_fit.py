@@ -111,7 +111,7 @@ def test_it_trains_as_with_the_number(make, callback):
 @callbacks
 @makers
 def test_the_users_own_object_is_never_changed(make, callback):
-    """By no `fit`: it counts the epochs of the next one too."""
+    """No `fit` changes it, so it counts the epochs of the next one too."""
     schedule = make()
     before, whole = schedule.get_config(), copy.deepcopy(vars(schedule))
     network = model(schedule)
@@ -312,7 +312,7 @@ def test_weights_bring_the_epochs_into_a_compiled_step(callback, tmp_path):
 
 
 class Crash(keras.callbacks.Callback):
-    """Ends the process, as it were, before a step of the run."""
+    """Simulates a kill before a step of the run."""
 
     def __init__(self, at):
         super().__init__()
@@ -415,7 +415,7 @@ ran_out = pytest.mark.filterwarnings("ignore:Your input ran out of data")
 @ran_out
 @callbacks
 def test_a_generator_needs_the_number_in_fit_or_in_the_schedule(callback):
-    """Where nobody knows it, an error before the first step names both fixes."""
+    """If neither knows it, an error before the first step names both fixes."""
     assert length_of_epoch(batches(), steps_per_epoch=5, callbacks=[callback()]) == 5
     network = model(schedule := decay())
     with pytest.raises(ValueError, match=FIXES):
@@ -512,7 +512,7 @@ def test_evaluate_and_predict_are_no_epochs(callback):
 
 @callbacks
 def test_a_fit_that_another_callback_refused_leaves_no_mark(callback):
-    """Nor does the object that it was given to, in an `evaluate` later."""
+    """Neither does the callback that took part in it, in an `evaluate` later."""
 
     class Refuses(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
@@ -541,7 +541,7 @@ def test_the_schedules_of_several_optimizers_all_count(callback):
 
 @has_multi_optimizer
 def test_optimizers_that_a_function_chooses_count_too():
-    """A `MultiOptimizer` made with a function has its optimizers only once it is built."""
+    """A `MultiOptimizer` made with a function has no optimizers until it is built."""
     inner = keras.optimizers.SGD(decay())
     network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
     network.compile(keras.optimizers.MultiOptimizer(lambda variable: inner), "mse")
@@ -615,7 +615,7 @@ class Twice(keras.Model):
 
 @callbacks
 def test_several_updates_a_batch_are_no_several_epochs(callback):
-    """As the critic of a WGAN-GP is trained."""
+    """The critic of a WGAN-GP is trained in this way."""
     network, x = Twice(), np.ones((4, 1), "float32")
     network(x)
     network.compile(keras.optimizers.SGD(EpochSchedule(TABLE)))

@@ -65,7 +65,7 @@ def test_plot_takes_the_number_that_it_is_given(make):
 
 
 def test_without_a_number_each_of_them_asks_for_it():
-    """Nobody knows one."""
+    """There is no other source for the number."""
     schedule = StepDecay(0.1)
     with pytest.raises(ValueError, match=r"`steps_per_epoch` must be given for schedule="):
         preview(schedule, 5)

@@ -1,4 +1,4 @@
-"""What a type checker says of a user's program: nothing, but where it is wrong."""
+"""A type checker accepts a correct user's program, and finds the errors in a wrong one."""
 
 from __future__ import annotations
 

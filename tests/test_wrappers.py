@@ -144,7 +144,7 @@ def test_one_decision_reduces_every_optimizer_of_a_multi_optimizer():
 @has_multi_optimizer
 @pytest.mark.parametrize("built", [True, False], ids=["built", "unbuilt"])
 def test_optimizers_that_a_function_chooses_are_found(built):
-    """A `MultiOptimizer` made with a function has its optimizers only once it is built."""
+    """A `MultiOptimizer` made with a function has no optimizers until it is built."""
     kernel, bias = keras.optimizers.SGD(0.1), keras.optimizers.SGD(decay())
     optimizer = keras.optimizers.MultiOptimizer(
         lambda variable: kernel if "kernel" in variable.path else bias
@@ -159,7 +159,7 @@ def test_optimizers_that_a_function_chooses_are_found(built):
 
 @has_multi_optimizer
 def test_attach_finds_the_optimizers_that_a_function_chooses():
-    """So a loop of one's own compiles the scaled schedule, not the bare one."""
+    """So a custom loop compiles the scaled schedule, not the bare one."""
     inner = keras.optimizers.SGD(decay())
     network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
     network.compile(keras.optimizers.MultiOptimizer(lambda variable: inner), "mse")

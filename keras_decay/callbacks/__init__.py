@@ -1,1 +1,1 @@
-"""What both callbacks do in a `fit`, and the one that only logs."""
+"""What both callbacks do in a `fit`, and `LearningRateLogger`, which does no more."""

@@ -1,4 +1,4 @@
-"""What both callbacks do in a `fit`: count its epochs, log the rates, warn."""
+"""What both callbacks do in a `fit`: count epochs, log rates, warn."""
 
 from __future__ import annotations
 
@@ -26,36 +26,38 @@ ONE_FIT = (
 
 @dataclass
 class Shared:
-    """What the callbacks of one `fit` share of one optimizer."""
+    """What the callbacks of one `fit` share about one optimizer."""
 
     warned: set[str] = field(default_factory=set)
     counter: Any = None
-    """The callback that counts its epochs: a plateau, where there is one."""
+    """The callback that counts its epochs: a plateau, if there is one."""
     found: State | None = None
-    """Its state before the first epoch began, `None` until then or where it has none."""
+    """The optimizer's state before the first epoch; `None` until then, or if it has none."""
     resumed: bool = False
-    """Whether that was loaded in this `fit`."""
+    """Whether `found` was loaded in this `fit`."""
     begun: bool = False
     updates: int | None = None
-    """How many a batch brings, once that is known."""
+    """How many updates a batch makes, once that is known."""
     first_epoch: int = 0
     counters: list[int] = field(default_factory=list)
-    """The steps that its inner optimizers had counted when the epoch began."""
+    """The steps that the inner optimizers had counted when the epoch began."""
     logged: tuple[int, dict[str, float]] = (-1, {})
-    """A batch, and what the logs are to say of its last step, whatever has been reduced since."""
+    """A batch, and what to log about its last step, even if the rate is reduced afterwards."""
     reduced: dict[str, float] = field(default_factory=dict)
     """The rates after the last reduction inside this epoch."""
 
     def counted(self, optimizer: Any) -> list[int]:
-        """The steps that each inner optimizer has counted in this epoch. (A `MultiOptimizer` may
-        know them only since its first step.)"""
+        """The steps that each inner optimizer has counted in this epoch.
+
+        (A `MultiOptimizer` may have no inner optimizers before its first step.)
+        """
         now = map(steps_done, _keras.inner_optimizers(optimizer))
         return [each - before for each, before in zip_longest(now, self.counters, fillvalue=0)]
 
 
 @dataclass
 class Run:
-    """What a callback knows of one `fit`: made when that begins, dropped whole when it ends."""
+    """What a callback knows about one `fit`: made when it begins, dropped when it ends."""
 
     thread: int = field(default_factory=threading.get_ident)
     training: bool = False
@@ -63,33 +65,32 @@ class Run:
     """Whether the first epoch has begun."""
     epoch: int = 0
     batch: int = -1
-    """The last batch of the epoch that has ended."""
+    """The last batch of this epoch that has ended."""
     states: dict[int, tuple[State, State]] = field(default_factory=dict)
-    """The state of each optimizer before `fit` said how many steps it has, and after."""
+    """The state of each optimizer before and after `fit` passed its number of steps."""
     shared: dict[int, Shared] = field(default_factory=dict)
     warnings: dict[int, Warnings] = field(default_factory=dict)
 
 
 class RateCallback(Configured, keras.callbacks.Callback):
-    """Counts the epochs of optimizers for their schedules, logs the rates at each epoch end, and
-    warns of what does not fit together."""
+    """Counts epochs for the schedules, logs the rates at each epoch end, and warns of mistakes."""
 
     warn = True
     """Whether to warn."""
     counts_first = False
-    """Whether this counts the epochs, whatever other callback could."""
+    """Whether this callback takes over the counting of epochs from any other."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.params: Any = None  # Old versions of Keras leave it out.
+        self.params: Any = None  # Old versions of Keras do not set it.
         self._run: Run | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy is another callback: the model is not its own.
+        # A copy is another callback, which does not belong to this model.
         return {**vars(self), **_keras.CALLBACK_OUTSIDE_FIT, "_run": None}
 
     def _optimizers(self) -> dict[str, Any]:
-        """The optimizers whose rates are logged, by what their log names end with."""
+        """The optimizers whose rates are logged, by the suffix of their log names."""
         return {
             "" if name == "optimizer" else f"_{name}": each
             for name, each in _keras.optimizers_of(self.model).items()
@@ -105,7 +106,7 @@ class RateCallback(Configured, keras.callbacks.Callback):
         return run
 
     def set_model(self, model: Any) -> None:
-        self._run = None  # Of a `fit` that has failed Keras says nothing.
+        self._run = None  # Keras does not tell callbacks that a `fit` has failed.
         super().set_model(model)
         for optimizer in self._optimizers().values():
             self._attach(optimizer)
@@ -121,7 +122,7 @@ class RateCallback(Configured, keras.callbacks.Callback):
                 continue
             before, steps = attached.state, params.get("steps")
             if before.clock.steps_per_epoch is None and steps:
-                # Before any callback's `on_train_begin`, for one that reads the rate there.
+                # Another callback may read the rate in its `on_train_begin`.
                 clock = before.clock.begin(
                     0, steps, attached.counters(), loaded=before.loaded, resumed=False
                 )
@@ -133,7 +134,7 @@ class RateCallback(Configured, keras.callbacks.Callback):
         if run is None or run.thread != threading.get_ident():
             raise ValueError(ONE_FIT.format(type(self).__name__))
         self.params = {} if self.params is None else self.params
-        # The callbacks of a `fit` share them.
+        # All callbacks of a `fit` get the same `params` dict.
         shared = self.params.setdefault(SHARED, {})
         for optimizer in self._optimizers().values():
             self._check_epochs(optimizer)
@@ -157,7 +158,7 @@ class RateCallback(Configured, keras.callbacks.Callback):
             )
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        # `evaluate` and `predict` call `set_params` as `fit` does, with steps of their own.
+        # `evaluate` and `predict` call `set_params` too, with their own number of steps: undo it.
         if self._run is None or self._run.training:
             return
         for optimizer in self._optimizers().values():
@@ -172,19 +173,20 @@ class RateCallback(Configured, keras.callbacks.Callback):
         run = self._this_run()
         run.epoch, run.batch = epoch, -1
         for optimizer in self._optimizers().values():
-            # A schedule may have been set, or a `MultiOptimizer` been built, since the last epoch.
+            # Since the last epoch, the user may have set a schedule, or Keras may have built a
+            # `MultiOptimizer`.
             attached = self._attach(optimizer)
             shared = run.shared.setdefault(id(optimizer), Shared(counter=self))
             run.warnings.setdefault(id(optimizer), Warnings(shared.warned))
             shared.counters = list(map(steps_done, _keras.inner_optimizers(optimizer)))
             shared.logged, shared.reduced = (-1, {}), {}
-            # Not earlier: `BackupAndRestore` loads when training begins, and sets the epoch too.
+            # Not earlier: `BackupAndRestore` loads in `on_train_begin`, and sets the first epoch.
             if not shared.begun:
                 shared.begun, shared.first_epoch = True, epoch
                 if attached is not None:
                     before, told = run.states.get(id(optimizer), (attached.state, None))
                     loaded_since = attached.state is not told
-                    # Not what `set_params` made of it, which was to be read only.
+                    # Not the state from `set_params`, which only serves to read the rate early.
                     shared.found = attached.state if loaded_since else before
                     shared.resumed = loaded_since and attached.state.loaded
                     self._begin_clock(attached, shared)
@@ -214,18 +216,18 @@ class RateCallback(Configured, keras.callbacks.Callback):
                 self._measure_updates(key, shared, batch)
 
     def _last_batch(self, batch: int) -> int:
-        """The last batch of an execution, of which old versions of Keras tell the first one."""
+        """The last batch of this execution; old versions of Keras pass the first one."""
         size = getattr(self.model, "steps_per_execution", None) or 1
         if size > 1 and batch % size == 0:
             batch = min(batch + size, self.params.get("steps") or batch + size) - 1
         return batch
 
     def _measure_updates(self, key: int, shared: Shared, batch: int) -> None:
-        """Has the clock know how many updates of the weights a batch brings: once in a `fit`."""
+        """Tells the clock how many weight updates a batch makes, once per `fit`."""
         optimizer = next(each for each in self._optimizers().values() if id(each) == key)
         sync_variables(self.model)
         moved = shared.counted(optimizer)
-        # One that scales the loss leaves out what overflows.
+        # Rounded, since a `LossScaleOptimizer` skips steps whose gradients overflow.
         shared.updates = max(1, round(max(moved, default=0) / (batch + 1)))
         attached = attached_to(optimizer)
         if attached is None or shared.found is None:
@@ -242,7 +244,7 @@ class RateCallback(Configured, keras.callbacks.Callback):
             shared = run.shared[id(optimizer)]
             rates = self._rates_of_last_step(optimizer, suffix, shared)
             if logs is not None:
-                # What is there already stays.
+                # A rate that is already in the logs stays.
                 logs.update({**rates, **logs})
             if self.warn and run.batch >= 0:
                 self._warn_at_end(suffix, optimizer, shared)
@@ -252,7 +254,7 @@ class RateCallback(Configured, keras.callbacks.Callback):
                 attached.commit(replace(attached.state, clock=clock))
 
     def _rates_of_last_step(self, optimizer: Any, suffix: str, shared: Shared) -> dict[str, float]:
-        """What the logs say of the last step: taken down before anything changes it."""
+        """What the logs say about the last step, noted before a reduction changes it."""
         batch = self._this_run().batch
         if shared.logged[0] != batch or not shared.logged[1]:
             shared.logged = batch, self._rates_now(optimizer, suffix, shared)
@@ -260,7 +262,7 @@ class RateCallback(Configured, keras.callbacks.Callback):
 
     def _rates_now(self, optimizer: Any, suffix: str, shared: Shared) -> dict[str, float]:
         counted = max(shared.counted(optimizer), default=0)
-        # On data of unknown size TensorFlow counts a step more than it has trained.
+        # On data of unknown size TensorFlow counts one step more than it trains.
         batches = (shared.updates or 1) * (self._this_run().batch + 1)
         extra = not self.params.get("steps") and counted == batches + 1
         return learning_rates(optimizer, suffix, back=1 + extra)
@@ -276,7 +278,7 @@ class RateCallback(Configured, keras.callbacks.Callback):
         self._run = None
 
     def _warn_at_begin(self, optimizer: Any, shared: Shared) -> None:
-        """Compares the first epoch of a `fit` with what the optimizer has done."""
+        """Compares the first epoch of a `fit` with the steps of the optimizer."""
         inner, steps = _keras.inner_optimizers(optimizer), self.params.get("steps")
         warnings = self._this_run().warnings[id(optimizer)]
         warnings.warn_if_epochs_differ(inner, steps)
@@ -284,13 +286,13 @@ class RateCallback(Configured, keras.callbacks.Callback):
         warnings.warn_if_starting_over(inner, shared.first_epoch, done, steps)
 
     def _watches_alone(self) -> bool:
-        """Whether no other optimizer has a callback of this kind: the logger has all of them."""
+        """Whether no other optimizer has its own callback; a logger watches all of them."""
         counters = [shared.counter for shared in self.params[SHARED].values()]
         alike = [each for each in counters if each.counts_first >= self.counts_first]
         return len(alike) == 1
 
     def _warn_at_end(self, suffix: str, optimizer: Any, shared: Shared) -> None:
-        """Compares an epoch with what the optimizer has done in it."""
+        """Compares an epoch with the steps that the optimizer has taken in it."""
         run = self._this_run()
         counted = shared.counted(optimizer)
         warnings = run.warnings[id(optimizer)]
@@ -310,7 +312,10 @@ class RateCallback(Configured, keras.callbacks.Callback):
 
 
 def _counts_every_step(optimizer: Any) -> bool:
-    """Whether the optimizer's counter tells how many steps it has taken: one that scales the loss
-    leaves out what overflows, and a user's own around another may count elsewhere."""
+    """Whether the optimizer's counter counts every step.
+
+    A `LossScaleOptimizer` skips steps whose gradients overflow, and a user's wrapper may count
+    elsewhere.
+    """
     inner = _keras.inner_optimizers(optimizer)
     return not (_keras.wrappers(optimizer) or any(map(_keras.forwards_learning_rate, inner)))

@@ -1,4 +1,4 @@
-"""The rate in the logs of any training."""
+"""The learning rate in the logs of any training run."""
 
 from __future__ import annotations
 
@@ -24,36 +24,39 @@ class LearningRateLogger(RateCallback):
     logs["learning_rate"] = the effective rate of the epoch's last step
     ```
 
-    so that `History`, `CSVLogger` and the progress bar show it beside the loss that it
-    produced. (With a `MultiOptimizer`, `learning_rate_<name>` of each inner optimizer,
-    as Keras's own callbacks name it; of an optimizer that the model holds under another name, such
-    as `d_optimizer`, `learning_rate_d_optimizer`.) `PlateauDecay` does the same by itself. Put it
-    before the callbacks that write the logs. A rate that is in the logs already stays.
-    (`TensorBoard` replaces the rate of a schedule by that of the next step, which it takes itself.)
+    So `History`, `CSVLogger` and the progress bar show the rate beside the loss that it produced.
+    Each inner optimizer of a `MultiOptimizer` has its own entry, `learning_rate_<name>`, as in
+    Keras's own callbacks. An optimizer in another attribute of the model, such as `d_optimizer`,
+    is logged as `learning_rate_d_optimizer`. `PlateauDecay` does the same for its optimizer.
 
-    Schedules without a `steps_per_epoch` count the epochs of this `fit` through it, in every
-    optimizer that the model holds. And it warns of what schedules invite: a given
-    `steps_per_epoch` that is not the run's (but for 1, which makes a step an epoch);
+    Put it before the callbacks that write the logs. A rate that is already in the logs stays.
+    (`TensorBoard` replaces the rate of a schedule with that of the next step, which it reads
+    itself.)
+
+    Through this callback, schedules without a `steps_per_epoch` count the epochs of this `fit`, in
+    every optimizer that the model holds. It also warns of common mistakes with schedules: a given
+    `steps_per_epoch` that is not the run's (except 1, which makes each step an epoch);
     `initial_epoch > 0` with an optimizer at step 0, where a schedule counts steps; an optimizer
     that takes no step; a counter that counts more steps than there are batches; a rate that has
-    come to 0.
+    reached 0.
 
     Args:
         warn: Whether to warn.
         every: Int >= 1 or `None`: also put the rate into the logs of every n-th batch of the
-            training run, counted from 1 as `TensorBoard(update_freq=n)` does: list it before that
-            one and give both the same number. It is the rate of the batch's last update, computed
-            on the host without reading a device (but for what a schedule that is not of this
-            package does when it is called); a float rate is that of the beginning of the epoch.
+            training run. Batches are counted from 1, as in `TensorBoard(update_freq=n)`: list the
+            logger before `TensorBoard` and give both the same number. The rate is that of the
+            batch's last update. It is computed on the host without reading a device (unless a
+            schedule from outside this package does so); a float rate is read once, when the epoch
+            begins.
 
     Attributes:
-        seen: What it logged: for each name a list of pairs of a step and the rate at it.
+        seen: What was logged: for each name, a list of pairs of a step and the rate at that step.
             `keras_decay.plot` draws it.
 
     Raises:
         TypeError: an argument of the wrong type.
-        ValueError: `every` below 1; a schedule that counts the epochs of a `fit` which does not
-            know how many steps one has.
+        ValueError: `every` below 1; a schedule that counts the epochs of `fit`, if `fit` does not
+            know how many steps an epoch has.
 
     Example:
 
@@ -67,11 +70,11 @@ class LearningRateLogger(RateCallback):
         self.every = None if every is None else _checks.integer("every", every, 1)
         self.seen: dict[str, list[tuple[int, float]]] = {}
         self._batches = 0
-        """The batches of the training run so far, as `TensorBoard` counts them: of those that run
-        in one execution (`steps_per_execution`), the last one."""
+        """The batches of the training run so far, as `TensorBoard` counts them: with
+        `steps_per_execution`, one per execution."""
         self._rates: list[tuple[str, Any, float | None, int, Shared]] = []
-        """Of each inner optimizer, when the epoch began: the name of its rate, the optimizer, a
-        float rate, which a read at a batch's end would wait for, and the steps it had counted."""
+        """For each inner optimizer, when the epoch began: the log name, the optimizer, its rate if
+        that is a float (reading it in the epoch would wait for the device), and its step count."""
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)

@@ -1,4 +1,4 @@
-"""What goes wrong in a training run and shows in no curve: one warning each, with the fix."""
+"""Mistakes in a training run that no curve shows: one warning each, with the fix."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ class Warnings:
     """What one callback compares in one `fit`.
 
     Args:
-        warned: What has been said of the optimizer in this `fit`, by any callback: none says it
-            again. `None` outside of a `fit`.
+        warned: The warnings about the optimizer in this `fit`, by any callback; none is repeated.
+            `None` outside of a `fit`.
     """
 
     def __init__(self, warned: set[str] | None = None):
         self._warned = set() if warned is None else warned
         self._missed: set[str] | None = None if warned is None else set()
-        """The metrics of the epochs so far, until the one that is monitored is among them."""
+        """The metrics of the epochs so far, as long as the monitored one is not among them."""
         self._left: dict[str, float] = {}
-        """The float rates as this callback left them."""
+        """The float rates as this callback last saw or set them."""
         self._reduced = False
-        """Whether this callback has set them."""
+        """Whether this callback has reduced them."""
 
     def _once(self, key: str, message: str) -> None:
         if key not in self._warned:
             self._warned.add(key)
             warn(message)
 
-    # Of any training run.
+    # For any training run.
 
     def warn_if_epochs_differ(self, inner: list[Any], steps: int | None) -> None:
-        """The steps that schedules take for an epoch, with those of this run."""
+        """Compares the `steps_per_epoch` of schedules with that of this run."""
         for optimizer in inner if steps else ():
             for each in iter_schedules(schedule_of(optimizer)):
                 own = getattr(each, "steps_per_epoch", None)
-                # With one step to an epoch a schedule counts in steps.
+                # With `steps_per_epoch=1` a schedule counts in steps.
                 if own not in (None, 1, steps):
                     name = type(each).__name__
                     self._once(
@@ -57,7 +57,7 @@ class Warnings:
     def warn_if_starting_over(
         self, inner: list[Any], epoch: int, done: int, steps: int | None
     ) -> None:
-        """The first epoch of a `fit`, with the steps that the optimizer has done."""
+        """Compares the first epoch of a `fit` with the steps that the optimizer has done."""
         if epoch > 0 and done == 0 and any(counting_steps(schedule_of(each)) for each in inner):
             self._once(
                 "starts over",
@@ -79,20 +79,20 @@ class Warnings:
         alone: bool,
         expected: bool,
     ) -> None:
-        """The steps that the inner optimizers have counted in an epoch, with its batches.
+        """Compares the steps that the inner optimizers counted in an epoch with its batches.
 
         Args:
             optimizer: The optimizer.
-            counted: Of each of its inner optimizers.
-            batches: Those of the epoch.
-            updates: Those that a batch brings.
-            size_known: Whether `fit` knew how many batches there would be.
+            counted: The steps that each of its inner optimizers has counted.
+            batches: The number of batches in the epoch.
+            updates: The number of updates that a batch makes.
+            size_known: Whether `fit` knew the number of batches in advance.
             alone: Whether no other callback watches another optimizer.
             expected: Whether the epoch ended early, or may have skipped steps.
         """
         most = max(counted, default=0)
         if most == 0:
-            # Where another callback watches another optimizer, the user knows of both.
+            # A user with a callback for each optimizer knows that there are several.
             if alone:
                 self._once(
                     "idle",
@@ -128,7 +128,7 @@ class Warnings:
             )
 
     def warn_if_zero(self, optimizer: Any, first: int, last: int) -> None:
-        """The rate of a schedule, which has been exactly 0 for an epoch."""
+        """Warns if the rate of a schedule has been exactly 0 for an epoch."""
         for name, inner in named_optimizers(optimizer):
             schedule = schedule_of(inner)
             if schedule is None or any(rate_used(schedule, step) for step in (last, first)):
@@ -141,10 +141,10 @@ class Warnings:
                 "a rate to end at.",
             )
 
-    # Of a plateau.
+    # For a plateau.
 
     def warn_if_state_differs(self, state: State, epoch: int, done: int, resumed: bool) -> None:
-        """The first epoch of a `fit`, with the last one that the state has seen."""
+        """Compares the first epoch of a `fit` with the last one that the state has seen."""
         last = state.clock.epoch
         if epoch > 0 and done > 0 and state.clock.epochs == 0 and not state.has_observed:
             warn(
@@ -173,7 +173,7 @@ class Warnings:
             )
 
     def warn_if_batches_missing(self, monitor: str, step: int, every: int) -> None:
-        """The step at which `fit` begins, with those at which the mean of batches is observed."""
+        """Warns if `fit` begins between two steps at which the mean of batches is observed."""
         missing = step % every
         if missing:
             warn(
@@ -185,7 +185,7 @@ class Warnings:
             )
 
     def warn_if_monitor_missing(self, monitor: str, logs: dict[str, Any]) -> None:
-        """The metric that is monitored, with those of an epoch."""
+        """Compares the monitored metric with the metrics of an epoch."""
         metrics = sorted(name for name in logs if not name.startswith("learning_rate"))
         if monitor in logs:
             self._missed = None
@@ -198,12 +198,12 @@ class Warnings:
         elif self._missed is not None:
             self._missed.update(metrics)
             validated = any(name.startswith("val_") for name in metrics)
-            # Without validation in this epoch it may still come: `validation_freq=2`.
+            # Without validation in this epoch, the metric may come later: `validation_freq=2`.
             if validated or not monitor.startswith("val_"):
                 self._metric_missing(monitor)
 
     def warn_if_never_monitored(self, monitor: str) -> None:
-        """The metric that is monitored, with those of all epochs of the training."""
+        """Compares the monitored metric with the metrics of all epochs of the training run."""
         if self._missed:
             self._metric_missing(monitor)
 
@@ -216,7 +216,7 @@ class Warnings:
         self._missed = None
 
     def leave_rates(self, optimizer: Any, reduced: bool = False) -> None:
-        """Takes down the float rates as the callback leaves them."""
+        """Notes the float rates, to see later whether anything else changes them."""
         self._reduced |= reduced
         self._left = {
             name: effective_rate(inner)
@@ -225,7 +225,7 @@ class Warnings:
         }
 
     def warn_if_rates_moved(self, optimizer: Any) -> None:
-        """The float rates, with where the callback left them."""
+        """Compares the float rates with those that the callback left."""
         moved = {
             effective_rate(inner) > self._left[name]
             for name, inner in named_optimizers(optimizer)
@@ -248,7 +248,7 @@ class Warnings:
             )
 
     def warn_if_at_floor(self, reductions: int, rates: dict[str, float], floor: float) -> None:
-        """The rates where the first reduction is due and none can be made."""
+        """Warns if the first reduction is due and the rates are at their floor."""
         if reductions == 0 and 0.0 < min(rates.values()) <= rate_used(floor, 0):
             self._once(
                 "floor",
@@ -258,7 +258,7 @@ class Warnings:
             )
 
     def warn_of_recovery(self, kept: bool, was_finite: bool, reduced: bool) -> None:
-        """What a recovery goes back to, with what there should be."""
+        """Warns if a recovery has nothing to go back to, or will not help."""
         if not kept:
             self._once(
                 "nothing kept",
@@ -283,7 +283,7 @@ class Warnings:
 
 
 def usable_weights(best: Sequence[Any] | None, model: Any) -> Sequence[Any] | None:
-    """The best weights, if they are known and are still the model's."""
+    """The best weights, if they are known and still fit the model; warns if not."""
     if best is None:
         warn(
             "`PlateauDecay` has restored no weights, since the best weights are not known: "

@@ -1,1 +1,1 @@
-"""What is known of an optimizer, and how its rate is made to follow it."""
+"""The state of an optimizer, and how its learning rate follows that state."""

@@ -1,6 +1,6 @@
-"""How the state of an optimizer is kept with it, and how its rate is made to follow it.
+"""Attaches the state to an optimizer, and makes the learning rate follow that state.
 
-The one file that changes what an optimizer is made of.
+This is the only file that adds lasting attributes to an optimizer.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ TRAIN_FUNCTION = "train_function_of_keras_decay"
 
 
 class Attached:
-    """The state of one optimizer, and what follows it.
+    """The state of one optimizer, and the rates that follow it.
 
     Attributes:
-        state: What is known of the optimizer: here and nowhere else.
+        state: All that is known about the optimizer; there is no other copy.
         owner: The `id` of the callback that observes.
     """
 
@@ -58,9 +58,10 @@ class Attached:
     def commit(
         self, state: State, write: Callable[[], None] | None = None, *, inside_epoch: bool = False
     ) -> None:
-        """Replaces the state, after `write`, which is what it says of the model's own variables.
+        """Replaces the state, after `write` has changed the model's variables to match it.
 
-        What was begun is finished before an interrupt goes on, so `write` is to be repeatable.
+        If an interrupt comes in between, both are done again before it is raised, so `write` must
+        be repeatable.
         """
         changed = (state.plateau.scale, state.clock) != (
             self.state.plateau.scale,
@@ -70,7 +71,7 @@ class Attached:
         try:
             self._commit(state, write, changed, inside_epoch)
         except ValueError:
-            # Epochs that the schedule refuses: two boundaries on one step.
+            # The schedule refuses this number of steps: two boundaries on one step.
             self.state = before
             raise
         except BaseException:
@@ -94,14 +95,14 @@ class Attached:
         *,
         inside_epoch: bool = False,
     ) -> None:
-        """Has the rates of the inner optimizers be what the state says.
+        """Makes the rates of the inner optimizers follow the state.
 
         Args:
-            model: The model that the optimizer trains, where it may be another one.
-            inner: Its inner optimizers, where they may be others.
-            floor: That of a plateau, which scales every schedule; without it a rate that follows
-                already goes on to, and one that counts the epochs of `fit` begins to.
-            inside_epoch: Whether an epoch is being trained: on JAX its variables are fixed.
+            model: The model that the optimizer trains; `None` for the same one as before.
+            inner: The inner optimizers; `None` for the same ones as before.
+            floor: The floor of a plateau, which scales every schedule. `None`: only the rates that
+                follow the state already, and those that count the epochs of `fit`, follow it.
+            inside_epoch: Whether an epoch is running: on JAX no variable can be added then.
         """
         self._model = self._model if model is None else model
         self._inner = self._inner if inner is None else inner
@@ -114,7 +115,7 @@ class Attached:
     def _root(
         self, index: int, inner: Any, floor: float | None, new_variables: bool
     ) -> PlateauScale | None:
-        """The rate that the inner optimizer has from now on; `None` where it stays as it is."""
+        """The rate that the inner optimizer has from now on; `None` if its rate stays."""
         rate = schedule_of(inner)
         ours = isinstance(rate, PlateauScale)
         follows = ours and rate.keeper is self
@@ -134,7 +135,7 @@ class Attached:
             index,
             clock.steps_per_epoch if counts else None,
             shifted,
-            # The scale of an earlier plateau is not that of a schedule which was set since.
+            # The scale of an earlier plateau does not apply to a schedule that was set later.
             scaled=scale is not None or (ours and rate.placement.scaled),
             scale=scale,
             offset=offset,
@@ -143,8 +144,8 @@ class Attached:
             floor = rate.min_learning_rate if ours else 0.0
         if follows and rate.min_learning_rate == floor and rate.placement.is_like(placement):
             return rate  # type: ignore[no-any-return]
-        # A new one, since a step that is compiled already holds the one that it was compiled with;
-        # and what the user made stays the user's.
+        # A new one: a compiled step keeps the schedule that it was compiled with, and the user's
+        # own object is never changed.
         root = PlateauScale(schedule, min_learning_rate=floor)
         root.place(self, placement)
         _keras.set_learning_rate(inner, root)
@@ -158,18 +159,18 @@ class Attached:
                     number, dtype=dtype, trainable=False, autocast=False, name=name
                 )
             if BACKEND == "jax":
-                # JAX compiles in what is no variable of the optimizer.
+                # JAX compiles the value in as a constant unless the optimizer has the variable.
                 setattr(inner, name, variable)
                 _keras.record_shardings(self._model)
         return variable
 
 
 class StateLayer(keras.layers.Layer):
-    """Where Keras saves the state of an optimizer: an attribute of it.
+    """Saves the state of an optimizer, as an attribute of the optimizer.
 
-    A layer, since that is the public class whose `save_own_variables` Keras calls. Not a
-    variable of the optimizer, since Keras skips all of an optimizer's state, momentum
-    included, when a file holds another number of variables.
+    It is a layer because Keras calls `save_own_variables` of layers, which is public. The state is
+    not a variable of the optimizer because Keras skips all of an optimizer's variables, momentum
+    included, when a file has a different number of them.
     """
 
     def __init__(self, attached: Attached):
@@ -179,7 +180,7 @@ class StateLayer(keras.layers.Layer):
 
     def save_own_variables(self, store: Any) -> None:
         state = self.attached.state
-        # A file that says nothing is one of a model without a callback of ours.
+        # `epochs` is always written: an empty file means a model without our callbacks.
         for name, value in {"epochs": state.clock.epochs, **state.numbers()}.items():
             store[name] = np.asarray(value, "int64" if name == "offsets" else "float64")
         for index, weights in enumerate(state.best_weights or ()):
@@ -205,21 +206,21 @@ def _plain(value: Any) -> Any:
 
 
 def attached_to(optimizer: Any) -> Attached | None:
-    """What is attached to an optimizer, which is kept on the one that the user made."""
+    """The state attached to an optimizer; it is kept on the optimizer that the user made."""
     layer = getattr(_keras.unwrapped(optimizer), LAYER, None)
     return None if layer is None else layer.attached
 
 
 def attach(model: Any, optimizer: Any, floor: float | None = None) -> Attached | None:
-    """The state of an optimizer, which its schedules follow from now on.
+    """Attaches the state to an optimizer, and makes its schedules follow it.
 
-    With a floor, that of a plateau, all of its schedules; without one, those that count the epochs
-    of `fit`; `None` where there is neither one nor a state.
+    With the floor of a plateau, all schedules follow; without a floor, those that count the epochs
+    of `fit`. Returns `None` if there are none of these and no state is attached yet.
     """
     own = optimizer is getattr(model, "optimizer", None)
     if own and getattr(model, "built", False) and not optimizer.built:
-        # A `MultiOptimizer` may know its optimizers only then. (Which weights another attribute's
-        # optimizer trains, the training step alone knows.)
+        # A `MultiOptimizer` may have no inner optimizers before it is built. (An optimizer in
+        # another attribute is not built here: only the training step knows which weights it has.)
         with variable_scope(model):
             optimizer.build(model.trainable_variables)
     inner = _keras.inner_optimizers(optimizer)
@@ -241,7 +242,7 @@ def attach(model: Any, optimizer: Any, floor: float | None = None) -> Attached |
 
 
 def _given_state(inner: list[Any]) -> State:
-    """The state that an optimizer comes with: that of the `PlateauScale` in it, or a fresh one."""
+    """The first state of an optimizer: that of its `PlateauScale`, or a fresh one."""
     rates = [schedule_of(each) for each in inner]
     given = next((rate.state for rate in rates if isinstance(rate, PlateauScale)), None)
     if given is None or given == State():
@@ -264,7 +265,7 @@ def _given_state(inner: list[Any]) -> State:
 
 
 def _check_rate(inner: Any) -> None:
-    """Refuses a rate that a plateau cannot reduce, before the first reduction."""
+    """Raises an error now for a rate that a plateau could not reduce later."""
     if _keras.forwards_learning_rate(inner):
         try:
             inner.learning_rate = float(to_number(inner.learning_rate))
@@ -278,8 +279,10 @@ def _check_rate(inner: Any) -> None:
 
 
 def _keep_out_of_files(optimizer: Any) -> None:
-    """Has the optimizer save and load its variables without ours, for files to be the same with
-    and without a callback."""
+    """Makes the optimizer save and load its variables without ours.
+
+    So files are the same with and without a callback.
+    """
     if "load_own_variables" not in vars(optimizer):
         files = _Files(optimizer)
         optimizer.save_own_variables = files.save_own_variables
@@ -305,15 +308,17 @@ class _Files:
 
 @dataclass(frozen=True)
 class _Made:
-    """The training step that a model has, and the learning rates that it was made for."""
+    """The compiled training step of a model, and the learning rates it was compiled with."""
 
     step: Any
     rates: dict[int, list[Any]]
 
 
 def remake_train_function(model: Any, optimizer: Any) -> None:
-    """Has the model's training step compiled anew, where it was compiled for other learning rates
-    than the optimizer has now: a compiled step holds the schedule that was there first."""
+    """Compiles the model's training step anew if the optimizer has another schedule since.
+
+    A compiled step keeps the schedule that it was compiled with.
+    """
     step = getattr(model, "train_function", None)
     if step is None:
         return
@@ -321,11 +326,11 @@ def remake_train_function(model: Any, optimizer: Any) -> None:
     made = vars(model).get(TRAIN_FUNCTION)
     known = made.rates if made is not None and made.step is step else {}
     key = id(_keras.unwrapped(optimizer))
-    # Of a step that Keras made: a float's variable was there then too, for none ever replaces a
-    # schedule.
+    # For a step that Keras compiled, nothing is recorded. If all rates are float variables now,
+    # they were then: nothing replaces a schedule with a variable.
     before = known.get(key, rates if all(map(_keras.is_variable, rates)) else [])
     if list(map(id, before)) != list(map(id, rates)):
         with _keras.fresh_train_step(model):
             model.make_train_function(force=True)
-    # Past Keras's own `__setattr__`, which would track what is in it.
+    # Not through Keras's `__setattr__`, which would track the contents.
     vars(model)[TRAIN_FUNCTION] = _Made(model.train_function, {**known, key: rates})

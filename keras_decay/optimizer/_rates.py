@@ -1,4 +1,4 @@
-"""The learning rates of an optimizer, as the host computes them."""
+"""The learning rates of an optimizer, computed on the host."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ def warn(message: str) -> None:
 
 
 def steps_done(optimizer: Any) -> int:
-    """The steps that an optimizer has counted; of a counter that has wrapped, all that it could."""
+    """The steps that an optimizer has counted; the largest number if the counter has wrapped."""
     steps = int(to_number(_keras.step_counter(optimizer)))
     return steps if steps >= 0 else LAST_STEP
 
 
 def schedule_of(optimizer: Any) -> Any:
-    """The schedule of an optimizer, `None` where its rate is a float."""
+    """The schedule of an optimizer; `None` if its rate is a float."""
     rate = _keras.learning_rate(optimizer)
     forwards = _keras.forwards_learning_rate(optimizer)
     return rate if isinstance(rate, LearningRateSchedule) and not forwards else None
 
 
 def rate_used(rate: Any, step: int) -> float:
-    """What a float rate, or a schedule at a step, is in the optimizer: a float32."""
+    """The rate, of a float or of a schedule at a step, rounded to float32 as in the optimizer."""
     return float(np.float32(rate_at(rate, step)))
 
 
 def effective_rate(optimizer: Any, back: int = 0) -> float:
-    """The rate of an optimizer at its next step, or so many steps back."""
+    """The rate of an optimizer at its next step, or `back` steps before that."""
     schedule = schedule_of(optimizer)
     if schedule is None:
         return float(to_number(optimizer.learning_rate))
@@ -45,10 +45,10 @@ def effective_rate(optimizer: Any, back: int = 0) -> float:
 
 
 def named_optimizers(optimizer: Any, suffix: str = "") -> Iterator[tuple[str, Any]]:
-    """The optimizers that have a rate, each with what follows `learning_rate` in its log name.
+    """The optimizers that have a rate, each with the suffix that `learning_rate` gets in the logs.
 
-    Nothing for a single one; for those of a `MultiOptimizer` their own names, as in Keras's own
-    callbacks, of which no two are alike.
+    A single optimizer has only `suffix`. Those in a `MultiOptimizer` have their own names, as in
+    Keras's own callbacks; equal names get a number.
     """
     several = hasattr(_keras.unwrapped(optimizer), "optimizers")
     taken = set()
@@ -62,7 +62,7 @@ def named_optimizers(optimizer: Any, suffix: str = "") -> Iterator[tuple[str, An
 
 
 def learning_rates(optimizer: Any, suffix: str = "", back: int = 0) -> dict[str, float]:
-    """The effective rates by the names that they are logged under."""
+    """The effective rates, by their names in the logs."""
     return {
         f"learning_rate{name}": effective_rate(inner, back)
         for name, inner in named_optimizers(optimizer, suffix)

@@ -1,4 +1,4 @@
-"""Puts back everything that a `fit` changes in a model and around it, after a block."""
+"""Context managers that put back, after a block, everything that a `fit` changes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from keras_decay import _backend, _keras
 
 
 class VariableValues:
-    """The values that variables have now, on the host."""
+    """A copy, on the host, of the values that variables have now."""
 
     def __init__(self, variables: list[Any]):
         self._variables = variables
-        # A copy, since on a CPU the array may be the variable's own memory.
+        # On a CPU the array may share the variable's memory.
         self._values = [_backend.to_numpy(each).copy() for each in variables]
 
     def restore(self) -> None:
@@ -27,7 +27,7 @@ class VariableValues:
 
 
 def variables_of(model: Any) -> list[Any]:
-    """All variables that training the model may change."""
+    """All variables that training may change."""
     found = [
         *model.variables,
         *model.metrics_variables,
@@ -42,19 +42,21 @@ def variables_of(model: Any) -> list[Any]:
 
 @contextlib.contextmanager
 def preserve_variables(model: Any) -> Iterator[None]:
-    """All variables have the values that they had, to the bit. Those of an optimizer that is built
-    in the block have the values that it was built with."""
+    """Restores all variables after the block, to the bit.
+
+    If an optimizer is built in the block, its variables get the values that it was built with.
+    """
     saved = [VariableValues(variables_of(model))]
     unbuilt = [each for each in _keras.held_optimizers(model) if not each.built]
     for optimizer in unbuilt:
-        # Not by setting the attribute, which Keras would track.
+        # Not through Keras's `__setattr__`, which would track it.
         vars(optimizer)["build"] = _build_and_save(optimizer, saved)
     try:
         yield
     finally:
         for optimizer in unbuilt:
             vars(optimizer).pop("build")
-        # Metrics that were not built before are not among the variables.
+        # Metrics that were built in the block are not among the saved variables.
         model.reset_metrics()
         for values in saved:
             values.restore()
@@ -76,7 +78,7 @@ def _build_and_save(optimizer: Any, saved: list[VariableValues]) -> Callable[[An
 
 @contextlib.contextmanager
 def preserve_attributes(model: Any) -> Iterator[None]:
-    """What `fit` sets on a model is what it was, its compiled steps among it."""
+    """Restores the attributes that `fit` sets on a model, compiled steps included."""
     names = (
         "train_function",
         "test_function",
@@ -95,13 +97,13 @@ def preserve_attributes(model: Any) -> Iterator[None]:
         for name in names:
             if name in kept:
                 setattr(model, name, kept[name])
-            else:  # In old versions of Keras `del` deletes variables only.
+            else:  # In old versions of Keras `del model.x` works for variables only.
                 vars(model).pop(name, None)
 
 
 @contextlib.contextmanager
 def preserve_modes(model: Any) -> Iterator[None]:
-    """torch's own switch between training and inference, which Keras turns for all modules."""
+    """Restores torch's training and inference modes, which Keras sets for all modules."""
     modes = [(part, part.training) for part in getattr(model, "modules", list)()]
     try:
         yield
@@ -112,7 +114,7 @@ def preserve_modes(model: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def preserve_random_states() -> Iterator[None]:
-    """Python, NumPy, torch and Keras draw the random numbers that they would have drawn."""
+    """Restores the random states of Python, NumPy, torch and Keras."""
     state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     generator = _keras.global_seed_generator()
     drawn = VariableValues([] if generator is None else [generator.state])
@@ -127,11 +129,11 @@ def preserve_random_states() -> Iterator[None]:
 
 
 def preserve_torch_states() -> Any:
-    """torch draws the random numbers that it would have drawn, where it is used at all."""
+    """Restores torch's random states, if torch is imported."""
     torch = sys.modules.get("torch")
     if torch is None:
         return contextlib.nullcontext()
-    # Dropout on an accelerator draws from a generator of that one's; to ask one that nobody has
-    # used yet would start it.
+    # Each accelerator has its own generator, from which Dropout draws. Only if CUDA is in use: to
+    # read its generator would initialize it.
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     return torch.random.fork_rng(devices, device_type="cuda")

@@ -1,4 +1,4 @@
-"""What an optimizer holds in the place of its schedule: the schedule, by epochs, times a scale."""
+"""The schedule that replaces an optimizer's own: that one, on its epochs, times a scale."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from keras_decay.schedules._base import (
 
 @dataclass(frozen=True)
 class _Keeps:
-    """The state of a `PlateauScale` that is part of no optimizer."""
+    """Holds the state of a `PlateauScale` that does not belong to an optimizer."""
 
     state: State
 
 
 @dataclass(frozen=True)
 class Placement:
-    """What of the state is in the compiled step.
+    """The part of the state that a compiled step uses.
 
     Attributes:
-        index: Which of the inner optimizers this is the rate of.
+        index: The index of the inner optimizer whose rate this is.
         steps_per_epoch: The number for the schedules that have none.
-        shifted: Whether the clock of those may differ from the optimizer's counter.
-        scaled: Whether the scale of the state is that of this schedule too.
-        scale: The variable that has it, `None` where no plateau is attached.
-        offset: The variable that has the clock's offset, or `None`.
+        shifted: Whether the clock of these may differ from the optimizer's counter.
+        scaled: Whether the scale in the state applies to this schedule.
+        scale: The variable for the scale; `None` if no plateau is attached.
+        offset: The variable for the clock's offset, or `None`.
     """
 
     index: int
@@ -51,8 +51,8 @@ class Placement:
     offset: Any = None
 
     def is_like(self, other: Placement) -> bool:
-        """Whether a compiled step is the same with both."""
-        # A variable may not be compared by value.
+        """Whether both give the same compiled step."""
+        # Variables are compared by identity: `==` would compare their values.
         return all(
             one is two if field.name in ("scale", "offset") else one == two
             for field in fields(self)
@@ -69,25 +69,25 @@ class PlateauScale(Schedule):
     learning_rate = max(base * scale, min(base, min_learning_rate))
     ```
 
-    What in the schedule counts the epochs of `fit` is called at the step that these make, whatever
-    the optimizer has counted.
+    A schedule in it that counts the epochs of `fit` is called at the step that corresponds to the
+    epochs trained, whatever step the optimizer has counted.
 
-    The callbacks put it around the schedule of an optimizer, `LearningRateLogger` only where that
-    counts the epochs of `fit`. Build it yourself only to give a constant rate a plateau whose state
-    travels in a whole-model file, of which Keras saves nothing for a float:
-    `learning_rate=PlateauScale(0.1)`.
+    The callbacks put it around the schedule of an optimizer; `LearningRateLogger` does so only if
+    that schedule counts the epochs of `fit`. Build it yourself for one purpose only: to give a
+    constant rate a plateau whose state is saved in a whole-model file. (Keras saves nothing but
+    the rate for a float.) Pass `learning_rate=PlateauScale(0.1)`.
 
-    The scale is written by the host and read by the compiled training step, so a reduction
-    takes effect at the next step, without compiling anything anew.
+    The host writes the scale and the compiled training step reads it, so a reduction takes effect
+    at the next step, without recompiling.
 
     Args:
-        schedule: Any `LearningRateSchedule` but a `PlateauScale`, or a float > 0.
-        min_learning_rate: Float >= 0, the floor; `PlateauDecay` sets it to its own.
-        state: A dict of numbers, what was known of the optimizer when this was saved with its
-            model: its epochs and its plateau. `None` for a fresh one; leave it alone otherwise.
+        schedule: Any `LearningRateSchedule` except a `PlateauScale`, or a float > 0.
+        min_learning_rate: Float >= 0, the floor; `PlateauDecay` replaces it with its own.
+        state: A dict of numbers: the epochs and the plateau's state of the optimizer, as they were
+            when its model was saved. Leave it `None`, which is a fresh state; only files set it.
         name: String.
 
-    The object that you build is never changed: a callback puts one of its own in its place, which
+    The object that you build is never changed: a callback replaces it with its own copy, which
     starts from this state.
 
     Raises:
@@ -120,7 +120,7 @@ class PlateauScale(Schedule):
         self.place(_Keeps(own), Placement(0, clock.steps_per_epoch, clock.offset(0) != 0))
 
     def place(self, keeper: Any, placement: Placement) -> None:
-        """Makes this follow the state that `keeper` has."""
+        """Makes this follow the state of `keeper`."""
         self.keeper, self.placement = keeper, placement
         self.scale = Scalar(
             lambda: self.state.plateau.scale if placement.scaled else 1.0, placement.scale
@@ -134,12 +134,12 @@ class PlateauScale(Schedule):
 
     @property
     def state(self) -> State:
-        """What is known of the optimizer that this is part of."""
+        """The state of the optimizer that this belongs to."""
         state: State = self.keeper.state
         return state
 
     def at(self, step: int, scale: float) -> float:
-        """The rate at a step, as it would be with that scale."""
+        """The rate at a step if the scale were `scale`."""
         base = rate_at(self.base, step)
         return float(np.float32(self._scaled(base, scale, Numbers(step, step))))
 
@@ -159,7 +159,7 @@ class PlateauScale(Schedule):
         return {**super()._arguments(), "state": state.numbers(self.placement.index) or None}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A copy is part of no optimizer.
+        # A copy does not belong to an optimizer.
         return _made, (type(self), self._arguments())
 
 

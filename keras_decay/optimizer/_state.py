@@ -1,4 +1,4 @@
-"""What is known of one optimizer: its epochs and its plateau, frozen, in one place."""
+"""The state of one optimizer, immutable and in one place: its epochs and its plateau."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ class PlateauState:
     """What a plateau has counted so far. It belongs to the optimizer.
 
     Attributes:
-        best: The best value observed, `None` before the first finite one.
+        best: The best value observed; `None` before the first finite one.
         wait: The observations counted towards `patience`.
         cooldown: How many of the next observations are not counted.
         scale: The product of all reductions.
-        reductions: How many they were.
-        average: The moving average of the finite observations, from 0 on.
-        observations: How many went into it.
-        start_loss: The training loss of the first batch, while training has learned nothing yet;
-            `None` where nobody asks.
-        start_value: The first value observed, as long.
+        reductions: The number of reductions.
+        average: The moving average of the finite observations; it starts at 0.
+        observations: The number of observations in the average.
+        start_loss: The training loss of the first batch, as long as training has learned nothing;
+            `None` afterwards, or if it is not needed.
+        start_value: The first value observed; kept as long as `start_loss` is.
     """
 
     best: float | None = None
@@ -41,16 +41,16 @@ class PlateauState:
 
 @dataclass(frozen=True)
 class Clock:
-    """Where an optimizer stands in the epochs of `fit`.
+    """How many epochs of `fit` an optimizer has trained.
 
-    A schedule that counts those epochs is called at `step + offset`, so that the first step of
-    epoch k is step `k * steps_per_epoch` to it, however many steps the optimizer has counted.
+    A schedule that counts these epochs is called at `step + offset`, so that epoch k begins at
+    step `k * steps_per_epoch` for it, however many steps the optimizer has counted.
 
     Attributes:
-        epochs: How many epochs have ended, in however many calls of `fit`.
+        epochs: How many epochs have ended, in all calls of `fit` together.
         epoch: The index that `fit` gave the last of them; `None` before epoch 0 has ended.
-        steps_per_epoch: The updates in an epoch of the last `fit`; `None` where that is unknown.
-        updates: How many updates of the weights a batch brings.
+        steps_per_epoch: The updates in an epoch of the last `fit`; `None` if that is unknown.
+        updates: How many weight updates a batch makes.
         offsets: For each inner optimizer, how many steps its schedule is ahead of its counter.
     """
 
@@ -66,14 +66,14 @@ class Clock:
     def begin(
         self, epoch: int, steps: int | None, counters: Sequence[int], *, loaded: bool, resumed: bool
     ) -> Clock:
-        """The clock when `fit` begins with its epoch `epoch`.
+        """The clock when `fit` begins at epoch `epoch`.
 
         Args:
             epoch: Int >= 0, the index that `fit` gives its first epoch.
-            steps: The batches in an epoch of this `fit`, `None` where it does not know.
+            steps: The batches in an epoch of this `fit`; `None` if `fit` does not know.
             counters: The steps that each inner optimizer has counted.
             loaded: Whether the clock comes from a file, which may lack the last epochs.
-            resumed: Whether that was loaded in this very `fit`: an epoch may begin again.
+            resumed: Whether the file was loaded in this `fit`, so that an epoch may begin again.
         """
         length = steps * self.updates if steps else self.steps_per_epoch
         missed = epoch - (-1 if self.epoch is None else self.epoch) - 1
@@ -86,7 +86,7 @@ class Clock:
         return begun.aligned(length, counters)
 
     def _counted(self, epoch: int, length: int | None, counters: Sequence[int]) -> int:
-        """The epochs that have passed according to the counters, whoever trained them."""
+        """The epochs that have passed by the counters, also those without a callback of ours."""
         if self.steps_per_epoch is not None:
             passed = [
                 (counter + self.offset(index)) // self.steps_per_epoch
@@ -94,14 +94,14 @@ class Clock:
             ]
             return max(passed, default=0)
         if length is None or self.epochs or epoch:
-            return 0  # What `fit` says goes before a number that may not have been theirs.
+            return 0  # Those epochs may have had another length, so only `fit`'s index counts.
         return max(counters, default=0) // length
 
     def end(self, epoch: int, counters: Sequence[int], moved: Sequence[bool]) -> Clock:
         """The clock when an epoch has ended.
 
-        It begins the next one at its whole number, whatever was counted. An optimizer that has
-        taken no step has not trained the epoch.
+        The next epoch begins at a whole number, whatever was counted. An inner optimizer that took
+        no step has not trained the epoch.
         """
         ended = replace(self, epochs=self.epochs + any(moved), epoch=epoch)
         aligned = ended.aligned(self.steps_per_epoch, counters)
@@ -111,18 +111,18 @@ class Clock:
         return replace(aligned, offsets=tuple(offsets) if any(offsets) else ())
 
     def counters_moved(self, ahead: Sequence[int]) -> Clock:
-        """The same clock where counters have been set ahead."""
+        """The same clock after counters have been moved ahead."""
         if self.steps_per_epoch is None or not any(ahead):
             return self
         offsets = tuple(self.offset(index) - each for index, each in enumerate(ahead))
         return replace(self, offsets=offsets if any(offsets) else ())
 
     def after(self, epoch: int) -> Clock:
-        """The clock after an epoch of a custom loop, whose compiled step it does not change."""
+        """The clock after an epoch of a custom loop; offsets stay, as does its compiled step."""
         return replace(self, epochs=max(epoch, self.epochs) + 1, epoch=epoch)
 
     def aligned(self, length: int | None, counters: Sequence[int]) -> Clock:
-        """The same clock in epochs of so many steps, at the beginning of one."""
+        """The same clock at the beginning of an epoch of `length` steps."""
         if length is None:
             return self
         offsets = tuple(self.epochs * length - counter for counter in counters)
@@ -131,21 +131,24 @@ class Clock:
 
 @dataclass(frozen=True)
 class State:
-    """All that is known of an optimizer: replaced as a whole, so that no interrupt finds half."""
+    """All that is known about an optimizer.
+
+    It is replaced as a whole, so an interrupt never leaves it half changed.
+    """
 
     plateau: PlateauState = field(default_factory=PlateauState)
     clock: Clock = field(default_factory=Clock)
     best_weights: Sequence[NDArray[Any]] | None = None
     loaded: bool = False
-    """Whether it comes from a file and no epoch has begun since."""
+    """Whether it comes from a file, and no epoch has begun since."""
 
     @property
     def has_observed(self) -> bool:
         return self.plateau.best is not None or self.plateau.reductions > 0
 
     def numbers(self, index: int | None = None) -> dict[str, Any]:
-        """What differs from a fresh state, as plain numbers; with an index, as the state of one
-        inner optimizer."""
+        """The plain numbers that differ from a fresh state; with `index`, of one inner optimizer
+        only."""
         clock = asdict(self.clock)
         if index is not None and self.clock.offsets:
             clock["offsets"] = [self.clock.offset(index)]
@@ -159,7 +162,7 @@ class State:
 
 
 def checked_state(numbers: dict[str, Any]) -> State:
-    """A state from a file or a config, or an error that names what is wrong with it."""
+    """The state from a file or a config; an error names what is wrong with it."""
     if not isinstance(numbers, dict):
         _checks.fail("state", numbers, "a dict of numbers or None", TypeError)
     plateau, clock = [field.name for field in fields(PlateauState)], fields(Clock)

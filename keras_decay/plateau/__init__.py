@@ -1,1 +1,1 @@
-"""`PlateauDecay`: when it reduces the rate, and what it does then."""
+"""`PlateauDecay`: when it reduces the learning rate, and what a reduction does."""

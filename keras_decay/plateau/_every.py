@@ -1,4 +1,4 @@
-"""What a plateau observes inside an epoch, each n steps, and how training is left as it was."""
+"""Observations inside an epoch, every n steps, which leave the training run unchanged."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from keras_decay.optimizer._restore import (
 
 
 def evaluate(model: Any, data: Any, monitor: str) -> float:
-    """A metric of the validation data, in the middle of a training run, which goes on as if nothing
-    had happened."""
+    """A metric of the validation data, evaluated without any effect on the training run."""
     with preserve_metrics(model), preserve_random_states(), preserve_modes(model):
         if isinstance(data, (tuple, list)):
             x, y, weights = keras.utils.unpack_x_y_sample_weight(tuple(data))
@@ -35,24 +34,25 @@ def evaluate(model: Any, data: Any, monitor: str) -> float:
 
 
 class BatchMean:
-    """The mean of a training metric over the batches since it was last asked for.
+    """The mean of a training metric over the batches since `value` was last called.
 
-    Keras's own number is the mean since the epoch began. The mean of some of its batches is the
-    difference of two of its sums over that of its counts, in float64. (The sums themselves are
-    float32: after `b` batches one that is added to them is known to about b * 6e-8 of its size.)
+    Keras's own metric is the mean since the epoch began. The mean over the last batches is the
+    difference of two of its sums, divided by the difference of their counts, in float64. (The sums
+    are float32: after `b` batches, the next batch is added with an error of about b * 6e-8 of its
+    size.)
     """
 
     def __init__(self, monitor: str):
         self._monitor = monitor
         self._total = self._count = 0.0
-        """Of the epochs before, since it was last asked for."""
+        """The sum and count since the last call, from earlier epochs."""
         self._before = 0.0, 0.0
-        """Of this epoch, when it was last asked for."""
+        """Keras's sum and count at the last call in this epoch."""
         self._step = 0
         """The step of the training run at the end of the last epoch."""
 
     def begin_fit(self, step: int) -> bool:
-        """Forgets batches of another training run; whether those up to this step are known."""
+        """Forgets batches of another training run; returns whether those up to `step` are known."""
         known = step == self._step
         if not known:
             self._total = self._count = 0.0
@@ -94,7 +94,7 @@ class BatchMean:
 
 @contextlib.contextmanager
 def preserve_metrics(model: Any) -> Iterator[None]:
-    """The metrics of the model are what they were, to the bit."""
+    """Restores the metrics of the model after the block, to the bit."""
     values = VariableValues(model.metrics_variables)
     try:
         yield

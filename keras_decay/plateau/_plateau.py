@@ -29,7 +29,7 @@ ONLY_ONE = (
 
 
 class Observation(NamedTuple):
-    """What `every=` has observed: after which step, what, and whether the rate was reduced."""
+    """An observation of `every=`: the step, the value, and whether the rate was reduced."""
 
     step: int
     value: float
@@ -60,88 +60,89 @@ class PlateauDecay(RateCallback):
     a value that is not finite is never better and never stored as best
 
     reduce_on="plateau":      better -> best = value, wait = 0.
-                              Not better: while cooling down, uses up one of the cooldown;
+                              Not better: during cooldown, uses up one of the cooldown;
                               else wait += 1, and wait == patience -> reduce, wait = 0.
-    reduce_on="improvement":  better (but for the first) and not cooling down -> wait += 1,
+    reduce_on="improvement":  better (except the first) and not in cooldown -> wait += 1,
                               and wait == patience -> reduce, wait = 0.
     reduce:                   scale *= factor, and with it
                               learning_rate = max(base * scale, min(base, min_learning_rate))
     ```
 
-    `base` is what the optimizer's schedule gives at the step. A plateau never raises a rate;
-    where the rate would not change, nothing is reduced. After a reduction exactly `cooldown`
+    `base` is the rate that the optimizer's schedule gives at the step. A plateau never raises a
+    rate; if the rate would not change, nothing is reduced. After a reduction, exactly `cooldown`
     observations are not counted; a better one among them still becomes the best.
 
-    It works with any learning rate. A float is multiplied in place, from wherever it stands. A
-    schedule is put into a `PlateauScale`, which the compiled training step follows without
-    being compiled anew. In `LossScaleOptimizer` and `MultiOptimizer` the inner optimizers are
-    reduced, all by the same decision.
+    It works with any learning rate. A float is multiplied in place, whatever its value is then. A
+    schedule is put into a `PlateauScale`, which the compiled training step follows without being
+    recompiled. In a `LossScaleOptimizer` or a `MultiOptimizer`, one decision reduces all inner
+    optimizers.
 
-    What it knows (`best`, `wait`, `cooldown`, `scale`, `reductions`) belongs to the optimizer and
-    is saved with it: a second `fit`, a new `PlateauDecay` object, `load_model` and
-    `BackupAndRestore` go on where it was; a new optimizer starts afresh. One exception: a
-    whole-model file keeps nothing of a float rate but the rate, so there the memory starts
-    afresh; `learning_rate=PlateauScale(0.1)` instead of `0.1` is the way round.
+    Its memory (`best`, `wait`, `cooldown`, `scale`, `reductions`) belongs to the optimizer and is
+    saved with it. So it goes on after a second `fit`, with a new `PlateauDecay` object, and after
+    `load_model` or `BackupAndRestore`; with a new optimizer it starts afresh. One exception: a
+    whole-model file saves nothing but the rate for a float, so the memory starts afresh there. To
+    keep it, use `learning_rate=PlateauScale(0.1)` instead of `0.1`.
 
-    Put it before `BackupAndRestore` and `ModelCheckpoint` in the list of callbacks, so that
-    they save the epoch's observation too. Where several processes train the model together, an
-    observation is the mean of their values; do on every process what you do on one.
+    Put it before `BackupAndRestore` and `ModelCheckpoint` in the list of callbacks, so that they
+    save the epoch's observation too. If several processes train the model together, an observation
+    is the mean of their values; do on every process what you do on one.
 
-    It does what `LearningRateLogger` does: counts the epochs for schedules without a
-    `steps_per_epoch`, and warns. At each epoch end it adds to the logs: `learning_rate`, the rate
-    of the epoch's last step, and, over a schedule, `learning_rate_scale`, the scale of that step.
-    (With a `MultiOptimizer`, `learning_rate_<name>` of each inner optimizer; with `optimizer=`,
-    that name at the end.) A rate that is in the logs already stays.
+    Like `LearningRateLogger`, it counts the epochs for schedules without a `steps_per_epoch`, and
+    warns of mistakes. At each epoch end it adds to the logs: `learning_rate`, the rate of the
+    epoch's last step, and, with a schedule, `learning_rate_scale`, the scale of that step. (With a
+    `MultiOptimizer`, `learning_rate_<name>` for each inner optimizer; with `optimizer=`, its name
+    is appended.) A rate that is already in the logs stays.
 
     Args:
         monitor: String, the name of the metric in the logs.
-        factor: Float in (0, 1), what the rate is multiplied by at a reduction.
-        patience: Int >= 1, the number of observations to wait for; or a sequence of them, whose
-            entry i is the patience before reduction i, the last one from there on.
-        mode: "min", "max" or "auto". "auto" is "min" for a loss and else the direction that
-            the Keras metric declares; where it declares none, pass the mode.
+        factor: Float in (0, 1), by which the rate is multiplied at a reduction.
+        patience: Int >= 1, the number of observations to wait for; or a sequence of such ints:
+            entry i is the patience before reduction i, the last entry that of all later ones.
+        mode: "min", "max" or "auto". "auto" is "min" for a loss, and otherwise the direction that
+            the Keras metric declares; if it declares none, pass the mode.
         min_delta: Float >= 0, by how much a value has to be better.
         relative: Whether `min_delta` is a fraction of the best value.
         smoothing: Float in [0, 1), the weight of the past in the moving average; 0 for none.
         cooldown: Int >= 0, the number of observations after a reduction that do not count. (Keras's
             `cooldown=c` is `c - 1` here.)
         min_learning_rate: Float >= 0, the floor.
-        max_reductions: Int >= 0, how many reductions there may be; `None` for any number.
+        max_reductions: Int >= 0, the largest number of reductions; `None` for no limit.
         reduce_on: "plateau", or "improvement": reduce each time the metric has improved
             `patience` times (patience=1: at every improvement).
-        start_from_epoch: Int >= 0, the first epoch (from 0) whose observation counts, in all
+        start_from_epoch: Int >= 0, the first epoch (from 0) whose observation counts, over all
             calls of `fit` together.
-        every: Int >= 1 or `None`: one observation each `every` steps of the training run (updates
-            of the optimizer, micro-batches too) instead of one each epoch, for epochs so long that
-            a training run has few. `patience` and `cooldown` then count these observations;
-            `start_from_epoch` stays an epoch. With `validation_data` the metric is evaluated there
-            and then, and training goes on as if nothing had happened; without it, `monitor="loss"`
-            (or another mean) is that of the batches since the last observation, which no file
-            holds: a run that is resumed between two observations warns. The logs of the
-            epoch get the last value where they have none of that name.
+        every: Int >= 1 or `None`: observe every `every` steps of the training run instead of once
+            per epoch. It is for runs of few, long epochs. Steps are updates of the optimizer,
+            micro-batches included. `patience` and `cooldown` then count these observations;
+            `start_from_epoch` still counts epochs. With `validation_data`, the metric is evaluated
+            at that step, and the training run is not affected. Without it, `monitor="loss"` (or
+            another mean) is the mean over the batches since the last observation. No file holds
+            it: a run that is resumed between two observations warns. The epoch's logs get the last
+            value, unless they have an entry of that name.
         validation_data: What `model.evaluate` takes: a tuple of arrays, a `tf.data.Dataset`, a
             `PyDataset`, a `DataLoader`, but no iterator; with `every` only. Not part of the config.
-        restore_best_weights: Whether training goes on from the best weights seen, at a reduction
-            (`EarlyStopping` puts them back when training ends). Momentum, and whatever is not
-            finite, begins from zero there; second moments and counters go on. The weights are
-            kept on the host, one more copy of the model's, and are in the files that hold the
-            optimizer's state: a weights file is twice as large.
-        recover: Whether to go back, when the metric or the training loss of an epoch is not
-            finite, to the end of the last epoch that was finite (or the start of training), with
-            the weights and all of the optimizer but its step counter and rate, and to reduce at
-            once. All optimizers of the model go back. The copy is kept on the host and made anew
-            at each epoch: as large as the weights and the optimizers' state (three times the
-            weights with Adam), and twice that while it is made. With
-            `gradient_accumulation_steps` the counter goes on to where as many gradients are
-            accumulated as in the copy. With `restore_best_weights` too, a run that has learned
-            nothing starts over at a reduction, since a rate that is far too high can silence a
-            network in its first steps: the weights of the start count as the best ones until a
-            better value either is by 2 % better than the first one or has a training loss by 10 %
-            below that of the first batch.
+        restore_best_weights: Whether training goes on from the best weights seen at a reduction
+            (`EarlyStopping` puts them back when training ends). Momentum, and every optimizer
+            variable that is not finite, is then set to zero; second moments and counters go on.
+            The best weights are kept on the host, as one more copy of the model's weights. They
+            are saved in the files that hold the optimizer's state: a weights file is twice as
+            large.
+        recover: Whether to go back when the metric or the training loss of an epoch is not finite.
+            The weights and all optimizers of the model, except their step counters and rates, go
+            back to the end of the last finite epoch (or the start of training), and the rate is
+            reduced at once. The copy is kept on the host and replaced at each epoch. It is as large
+            as the weights and the optimizers' state (three times the weights with Adam), and twice
+            that while it is being made. With `gradient_accumulation_steps`, the counter moves ahead
+            to where as many gradients are accumulated as in the copy.
+            With `restore_best_weights` too, a run that has learned nothing starts over, since a
+            rate that is far too high can silence a network in its first steps: the weights of the
+            start count as the best ones until a better value is 5 % better than the first value,
+            or its training loss is at most half that of the first batch. And where training
+            diverges again in the epoch after going back, it goes on from the best weights.
         stop_at_minimum: Whether to stop training when a reduction is due and none can be made:
             at the floor, or after `max_reductions`.
-        optimizer: String, the attribute of the model that holds the optimizer, for a model with
-            several of them, each of which has a `PlateauDecay` of its own.
+        optimizer: String, the attribute of the model that holds the optimizer. For a model with
+            several optimizers, each with its own `PlateauDecay`.
         verbose: 1 (or True) prints a line at each reduction, at each observation inside an epoch,
             and when training goes on from an earlier state.
 
@@ -151,11 +152,11 @@ class PlateauDecay(RateCallback):
     Raises:
         TypeError: an argument of the wrong type; a learning rate that is neither a float nor a
             `LearningRateSchedule`.
-        ValueError: an argument out of its range; `mode="auto"` and a metric that declares no
-            direction; two `PlateauDecay` on one optimizer; a schedule that counts the epochs
-            of a `fit` which does not know how many steps one has; with `every`, a metric that
-            `validation_data` or the training run does not bring.
-        RuntimeError: processes that train the model together and have different rates.
+        ValueError: an argument out of its range; `mode="auto"` with a metric that declares no
+            direction; two `PlateauDecay` on one optimizer; a schedule that counts the epochs of
+            `fit`, if `fit` does not know how many steps an epoch has; with `every`, a metric that
+            neither `validation_data` nor the training run has.
+        RuntimeError: processes that train the model together have different rates.
 
     Example:
 
@@ -228,24 +229,24 @@ class PlateauDecay(RateCallback):
         self.observations: list[Observation] = []
         self._mean = BatchMean(self.monitor)
         self._position = 0
-        """The step that training has come to."""
+        """The step that training has reached."""
         self._left_out = 0
-        """The steps in it that no optimizer has counted, since one that scales the loss leaves out
-        what overflows."""
+        """The steps in `_position` that no optimizer has counted: a `LossScaleOptimizer` skips
+        steps whose gradients overflow."""
         self._attached: Attached | None = None
         self._kept: Snapshot | None = None
         """The end of the last finite epoch, or the start of training."""
         self._was_finite = self._undone = False
         self._of_loop = Warnings()
-        """What is said outside of `fit`."""
+        """The warnings outside of `fit`."""
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy is another callback: the optimizer and its state are not its own.
+        # A copy is another callback, which does not own the optimizer's state.
         own = {"_attached": None, "_kept": None, "_mean": BatchMean(self.monitor)}
         return {**super().__getstate__(), **own, "observations": []}
 
     def _arguments(self) -> dict[str, Any]:
-        # Data is nothing that a config holds.
+        # Data cannot be part of a config.
         arguments = super()._arguments()
         arguments.pop("validation_data", None)
         return arguments
@@ -258,18 +259,21 @@ class PlateauDecay(RateCallback):
         return {name: plateau[name] for name in PlateauDecayState.__annotations__}  # type: ignore[return-value]
 
     def reset(self) -> None:
-        """Forgets all that was observed. A schedule is back at its own rate; a float rate
-        stays where it is. The epochs that have been trained stay counted."""
+        """Forgets all observations and reductions.
+
+        A schedule returns to its own rate; a float rate stays as it is. The epochs that have been
+        trained still count.
+        """
         self._known()
         self.attach(self.model)
         attached = self._known()
         attached.commit(State(clock=attached.state.clock))
 
     def attach(self, model: Any) -> None:
-        """Attaches the plateau to the model's optimizer, as `fit` does first.
+        """Attaches the plateau to the model's optimizer, as `fit` does when it begins.
 
-        Call it in a custom training loop, before the step is compiled; and before
-        `load_weights`, which else finds no place for the state that the file holds.
+        Call it in a custom training loop, before the step is compiled. Call it also before
+        `load_weights`, or else there is no place to load the file's state into.
 
         Args:
             model: A compiled model, or any object with an `optimizer`.
@@ -279,7 +283,7 @@ class PlateauDecay(RateCallback):
             ValueError: no optimizer.
         """
         if self.model is not model:
-            # Not the `set_model` of this class, which begins a `fit`.
+            # Not this class's own `set_model`, which begins a `fit`.
             keras.callbacks.Callback.set_model(self, model)
             self._run = self._kept = None
             self._was_finite = self._undone = False
@@ -294,8 +298,8 @@ class PlateauDecay(RateCallback):
     def update(self, value: Any, epoch: int | None = None) -> bool:
         """Takes one observation, as `fit` does at the end of an epoch.
 
-        Where several processes train the model together, each of them calls it, with its own
-        value, and waits for the others: what counts is the mean.
+        If several processes train the model together, each of them must call it with its own value.
+        It waits for the others, and the mean of the values is observed.
 
         Args:
             value: The metric: a number, or a scalar array or tensor.
@@ -305,9 +309,9 @@ class PlateauDecay(RateCallback):
             Whether the learning rate was reduced.
 
         Raises:
-            TypeError: `value` is no number, `epoch` no int.
+            TypeError: `value` is not a number, or `epoch` is not an int.
             RuntimeError: no `attach` before; processes whose rates or states differ.
-            ValueError: `epoch` below 0; `mode="auto"` and a metric that declares no direction;
+            ValueError: `epoch` below 0; `mode="auto"` with a metric that declares no direction;
                 another `PlateauDecay` has been attached to the optimizer.
         """
         number = _number(value)
@@ -318,10 +322,10 @@ class PlateauDecay(RateCallback):
         return self._observe(number, epoch, after, math.isfinite(number), keep=True)
 
     def reduce(self) -> bool:
-        """Reduces the learning rate now, by hand, with all that a reduction brings.
+        """Reduces the learning rate now, with everything else that a reduction does.
 
         Returns:
-            Whether the rate changed: not at its floor, nor after `max_reductions`.
+            Whether the rate changed: not if it is at its floor, nor after `max_reductions`.
 
         Raises:
             RuntimeError: no `attach` before.
@@ -330,7 +334,7 @@ class PlateauDecay(RateCallback):
         return self._reduce(self._ready().state, None)
 
     def _ready(self) -> Attached:
-        """What is attached, when something is called from outside of `fit`."""
+        """The attached state, for a call from outside of `fit`."""
         self._owned()
         sync_variables(self.model)
         self.attach(self.model)  # A schedule may have been set since.
@@ -345,11 +349,11 @@ class PlateauDecay(RateCallback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self._run is not None and self._run.training:
-            self._this_run()  # It may have begun in another thread.
-            raise ValueError(ONLY_ONE)  # The same one, listed twice.
+            self._this_run()  # Raises if the other `fit` runs in another thread.
+            raise ValueError(ONLY_ONE)  # This callback is listed twice.
         self._owned()
         super().on_train_begin(logs)
-        # Keras may not have built its metrics yet; where it has, no epoch is trained in vain.
+        # Fail before the first epoch, if Keras has built its metrics already.
         if self.monitor.removeprefix("val_") in _keras.metric_directions(self.model):
             self._direction()
 
@@ -361,7 +365,8 @@ class PlateauDecay(RateCallback):
             self._say_where_it_goes_on(epoch)
             self._keep_start()
         counted = max(self._shared.counters, default=0)
-        # No step is observed twice where updates of this `fit` were left out.
+        # The position never goes back when updates of this `fit` were skipped, so no step is
+        # observed twice.
         self._left_out = 0 if first else max(self._position - counted, 0)
         self._position = counted + self._left_out
         self._begin_mean(first)
@@ -449,11 +454,13 @@ class PlateauDecay(RateCallback):
         loss: Any = None,
         keep: bool = False,
     ) -> bool:
-        """Takes one observation, with the training loss beside it; returns whether it reduced the
-        rate."""
+        """Takes one observation, with the training loss of the same epoch.
+
+        Returns whether it reduced the rate.
+        """
         attached = self._owned()
         before = attached.state
-        # Of the optimizer's life: a loop of `fit(epochs=1)` is at epoch 0 for ever.
+        # Count the optimizer's epochs too: in a loop of `fit(epochs=1)`, `epoch` is always 0.
         early = epoch is not None and max(epoch, before.clock.epochs) < self.start_from_epoch
         after, due = replace(before, clock=clock), False
         if self.recover or not early:
@@ -473,7 +480,7 @@ class PlateauDecay(RateCallback):
             reduced = False
         self._undone = recovers
         if keep and finite:
-            # A custom loop has no epoch hook.
+            # Elsewhere the copy is made when an epoch begins, but a custom loop has no epoch hook.
             self._keep()
         return reduced
 
@@ -483,11 +490,11 @@ class PlateauDecay(RateCallback):
         return self.restore_best_weights and self.recover
 
     def _keep_start(self) -> None:
-        """The weights of the start are the best ones until training has learned something."""
+        """Makes the first weights the best ones until training has learned something."""
         attached = self._known()
         fresh = not attached.state.has_observed and attached.state.best_weights is None
         if self._starts_over and fresh:
-            # (Those of a model that is built by its first batch are not known.)
+            # (A model that is built by its first batch has no weights yet.)
             attached.commit(replace(attached.state, best_weights=self.model.get_weights() or None))
 
     def _note_first_loss(self, logs: dict[str, Any]) -> None:
@@ -498,7 +505,7 @@ class PlateauDecay(RateCallback):
         loss = all_reduce_mean(_number(logs.get("loss", math.nan)), self._optimizer, state)
         if math.isfinite(loss):
             state = replace(state, plateau=replace(state.plateau, start_loss=loss))
-        else:  # Nothing to compare with.
+        else:  # There is nothing to compare later losses with.
             state = replace(state, best_weights=None)
         attached.commit(state)
 
@@ -516,23 +523,27 @@ class PlateauDecay(RateCallback):
         return replace(state, plateau=plateau, best_weights=self.model.get_weights())
 
     def _keep(self) -> None:
-        """Keeps the state to go back to, unless the last step of a finite epoch has spoilt it."""
+        """Keeps a copy to go back to, unless it is not finite.
+
+        The last step of an epoch can spoil the weights while the epoch's loss is still finite.
+        """
         if self.recover and self._optimizer.built:
             now = Snapshot(self.model, self._optimizer)
             if now.finite:
                 self._kept = now
 
     def _reduce(self, state: State, epoch: int | None, recovers: bool = False) -> bool:
-        """Commits a state, with a reduction where one can be made; returns whether it was."""
+        """Commits a state, with a reduction if one can be made; returns whether it was made."""
         attached, optimizer = self._known(), self._optimizer
         if self._run is not None and self._run.training:
-            # The logs show the rate that the last step was trained at.
+            # The logs must show the rate of the last step, from before the reduction.
             self._rates_of_last_step(optimizer, self._suffix, self._shared)
         made = reduction(self._rule, state.plateau, optimizer, self.min_learning_rate)
         writes: list[Write] = []
         starts_over = False
         if recovers:
-            # First, since an optimizer of a user's own may have its rate among its variables.
+            # Restored before the rates are set: a user's own optimizer may have its rate among the
+            # restored variables.
             self._warnings.warn_of_recovery(
                 self._kept is not None, self._was_finite, made is not None
             )
@@ -552,7 +563,7 @@ class PlateauDecay(RateCallback):
         else:
             if self.stop_at_minimum:
                 self.model.stop_training = True
-            if not recovers:  # That has its own word for it.
+            if not recovers:  # A recovery has its own warning.
                 self._warnings.warn_if_at_floor(
                     state.plateau.reductions, learning_rates(optimizer), self.min_learning_rate
                 )
@@ -576,8 +587,10 @@ class PlateauDecay(RateCallback):
         return made is not None
 
     def _go_on_from(self, attached: Attached, counters: list[int]) -> None:
-        """After going back: what counts steps follows counters that have moved, and a mean of this
-        epoch begins again, which would stay infinite."""
+        """After going back, adjusts the clock to counters that have moved.
+
+        Inside an epoch it also resets the metrics, whose means would stay infinite.
+        """
         ahead = [now - before for now, before in zip(attached.counters(), counters, strict=True)]
         clock = attached.state.clock.counters_moved(ahead)
         inside_epoch = self.every is not None and self._run is not None
@@ -591,7 +604,7 @@ class PlateauDecay(RateCallback):
             self._mean = BatchMean(self.monitor)
 
     def _say_where_it_goes_on(self, epoch: int) -> None:
-        """What is known when training begins, where that is not nothing."""
+        """When training begins: warns if the state does not fit, and reports where it goes on."""
         state = self._known().state
         shared = self._shared
         found = state if shared.found is None else shared.found
@@ -658,8 +671,8 @@ class PlateauDecay(RateCallback):
         return self._attached
 
     def _owned(self) -> Attached:
-        # In one `fit`, Keras has called `set_model` on all callbacks before anything else: the
-        # last one that attached itself owns the state, and any other would count it again.
+        # Keras calls `set_model` on all callbacks first. The last plateau that attached itself owns
+        # the state; any other would count each observation again.
         attached = self._known()
         if attached.owner != id(self):
             raise ValueError(ONLY_ONE)

@@ -1,4 +1,4 @@
-"""One decision for all the processes that train a model together."""
+"""One decision for all processes that train a model together."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ elif BACKEND == "torch":
 
 
 def all_reduce_mean(value: float, optimizer: Any, state: State) -> float:
-    """The value of the metric that every process decides by: its mean over the processes.
+    """The mean of the metric over the processes, by which all of them decide.
 
-    What costs the most when it goes wrong is checked along with it: processes whose rate or
-    state differ train replicas that drift apart, while their logs stay equal. So each process
-    sends two numbers, the value and a checksum.
+    Processes whose rates or states differ train replicas that drift apart, while their logs stay
+    equal. So each process sends two numbers: the value, and a checksum of its rates and state.
     """
     inner = _keras.inner_optimizers(optimizer)
     gather = all_gather(_keras.step_counter(inner[0]))
@@ -43,15 +42,15 @@ def all_reduce_mean(value: float, optimizer: Any, state: State) -> float:
         )
     if (values == value).all():
         return value
-    # `fsum` rounds once, so the order and the machine make no difference.
+    # `fsum` rounds once, so every process gets the same result in any order.
     return math.fsum(values) / len(values) if np.isfinite(values).all() else math.nan
 
 
 def all_gather(variable: Any) -> Callable[[Any], Any] | None:
-    """What collects a row of float64 from each process that trains the model with this one.
+    """A function that collects a row of float64 from each process that trains the model.
 
     It returns the rows in the same order on every process, and every process has to call it.
-    `None` where this process trains alone. `variable` is one of the optimizer's.
+    `None` if this process trains alone. `variable` is any variable of the optimizer.
     """
     if BACKEND == "tensorflow":
         strategy = getattr(variable.value, "distribute_strategy", None)
@@ -60,7 +59,7 @@ def all_gather(variable: Any) -> Callable[[Any], Any] | None:
     if BACKEND == "jax" and not variable.value.is_fully_addressable:
         from jax.experimental.multihost_utils import process_allgather
 
-        # As integers, since JAX would round to float32.
+        # As integers: JAX would round floats to float32.
         return lambda row: process_allgather(row.view("uint32")).view("float64")
     if BACKEND == "torch":
         distributed = torch.distributed
@@ -80,7 +79,7 @@ def all_gather(variable: Any) -> Callable[[Any], Any] | None:
 
 @functools.cache
 def _all_gather_over(strategy: Any) -> Callable[[Any], Any]:
-    """Kept, since TensorFlow takes 0.4 s to trace it and 0.01 s to run it."""
+    """Cached, because TensorFlow takes 0.4 s to trace it and 0.01 s to run it."""
 
     @tf.function  # type: ignore[untyped-decorator]
     def gather(row: Any) -> Any:

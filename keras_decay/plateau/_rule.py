@@ -1,4 +1,4 @@
-"""When a plateau is due to reduce the rate: pure Python, no Keras."""
+"""When a reduction is due: pure Python, no Keras."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass, replace
 
 from keras_decay.optimizer._state import PlateauState
 
-VALUE_GAIN, LOSS_GAIN = 0.02, 0.1
-"""How much better than at the start, as fractions, tells that a training run has learned something.
-Chosen by `python -m tests.benchmarks.decisions`."""
+VALUE_GAIN, LOSS_GAIN = 0.05, 0.5
+"""A training run has learned something when it is better than at the start by one of these
+fractions. Chosen by `python -m tests.benchmarks.decisions`."""
 
 
 def forget_start(state: PlateauState, loss: float | None) -> PlateauState:
-    """The state after a better value: without the start, once training has learned something.
+    """The state after a better value; its start is dropped once training has learned something.
 
     Args:
-        state: With `start_loss`, and the better value as its `best`.
-        loss: The training loss beside the value; `None` where there is none to compare.
+        state: Has a `start_loss`, and the better value as its `best`.
+        loss: The training loss beside the value; `None` if there is none to compare.
     """
     start, best = state.start_loss, state.best
     assert start is not None
@@ -34,9 +34,9 @@ def forget_start(state: PlateauState, loss: float | None) -> PlateauState:
 class Rule:
     """The decision rule of `PlateauDecay`.
 
-    `wait` counts the observations that the rule waits for: those that are not better, in a
-    row; with `on_improvement`, those that are better, in total. A reduction is due when it
-    reaches the patience: entry i of it before reduction i, the last entry from there on.
+    `wait` counts the observations in a row that are not better or, with `on_improvement`, all that
+    are better. A reduction is due when `wait` reaches the patience: entry i of `patience` before
+    reduction i, and the last entry before all later ones.
     """
 
     factor: float
@@ -63,26 +63,29 @@ class Rule:
         else:
             counts = not better
         wait += counts
-        # `wait` is above the patience where an earlier run was more patient.
+        # `wait` can be above the patience if an earlier run had a larger one.
         patience = self.patience[min(state.reductions, len(self.patience) - 1)]
         due = counts and wait >= patience
         return replace(state, best=best, wait=0 if due else wait), due
 
     def reduce(self, state: PlateauState) -> PlateauState | None:
-        """The state after a reduction, `None` where there have been as many as there may be."""
+        """The state after a reduction; `None` if `max_reductions` have been made."""
         if self.max_reductions is not None and state.reductions >= self.max_reductions:
             return None
         return replace(
             state,
             wait=0,
-            # Never 0: a float rate may be set back any number of times.
+            # Never 0: a user who keeps raising a float rate can have any number of reductions.
             scale=max(state.scale * self.factor, sys.float_info.min),
             cooldown=self.cooldown,
             reductions=state.reductions + 1,
         )
 
     def reduced(self, rate: float, floor: float) -> float:
-        """A rate after a reduction: multiplied, but for the floor, which raises none."""
+        """A rate after a reduction: multiplied by the factor, but not below the floor.
+
+        A rate that is already below the floor stays as it is.
+        """
         return max(rate * self.factor, min(rate, floor))
 
     def _smoothed(self, state: PlateauState, observed: float) -> tuple[PlateauState, float]:
@@ -90,7 +93,7 @@ class Rule:
             return state, observed
         average = self.smoothing * state.average + (1.0 - self.smoothing) * observed
         count = state.observations + 1
-        # Early on the average still holds some of the 0 that it began with.
+        # The average starts at 0; the division removes this bias.
         value = average / (1.0 - self.smoothing**count)
         return replace(state, average=average, observations=count), value
 

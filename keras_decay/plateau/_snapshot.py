@@ -1,4 +1,4 @@
-"""What is kept of a model on the host, to go back to."""
+"""Copies of a model's variables on the host, and how to go back to them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ Write = Callable[[], None]
 def reduction(
     rule: Rule, state: PlateauState, optimizer: Any, min_learning_rate: float
 ) -> tuple[PlateauState, list[Write]] | None:
-    """The state after a reduction and what sets the float rates to theirs; `None` where no rate
-    would change."""
+    """The state after a reduction, and functions that set the float rates.
+
+    `None` if no rate would change.
+    """
     reduced = rule.reduce(state)
     if reduced is None:
         return None
@@ -42,7 +44,7 @@ def reduction(
 
 
 def _held(inner: Any, rate: float) -> float:
-    """A float rate as the optimizer's variable holds it."""
+    """A float rate, rounded as the optimizer's variable rounds it."""
     variable = _keras.learning_rate(inner)
     dtype = getattr(variable, "dtype", "float32")
     if _keras.forwards_learning_rate(inner) or dtype == "float32":
@@ -51,10 +53,10 @@ def _held(inner: Any, rate: float) -> float:
 
 
 class Snapshot(VariableValues):
-    """All that training changes in a model, but for its optimizers' step counters and rates.
+    """All that training changes in a model, except its optimizers' step counters and rates.
 
-    A state to go back to is the model's, with all its optimizers: one that keeps a NaN of its own
-    would spoil the weights again.
+    It includes all optimizers of the model: a NaN left in one of them would spoil the weights
+    again.
     """
 
     def __init__(self, model: Any, optimizer: Any):
@@ -77,15 +79,15 @@ class Snapshot(VariableValues):
         }
         learnt = [*model.trainable_variables, *of_optimizers.values()]
         super().__init__([*learnt, *model.non_trainable_variables])
-        # Of what is not learnt, a mask may well be infinite.
+        # Only these: a variable that is not learnt, such as a mask, may be infinite on purpose.
         self.finite = all(np.isfinite(value).all() for value in self._values[: len(learnt)])
         self._phases = list(map(_phase, self._optimizers))
 
     def restoring(self) -> Write:
-        """What goes back to this state. It can be repeated.
+        """A function that goes back to this state. It can be repeated.
 
-        Between two updates of `gradient_accumulation_steps` the gradients that are kept are those
-        of so many steps, so the counter goes on to where there are as many again.
+        With `gradient_accumulation_steps` the copy may hold the gradients of some steps after the
+        last update. So the counter moves ahead to where as many have been accumulated.
         """
         counters = []
         for optimizer, phase in zip(self._optimizers, self._phases, strict=True):
@@ -109,11 +111,11 @@ def _phase(optimizer: Any) -> int:
 
 
 def restoring_weights(model: Any, optimizer: Any, weights: Sequence[NDArray[Any]]) -> Write:
-    """What puts weights back into the model. It can be repeated.
+    """A function that puts weights back into the model. It can be repeated.
 
-    Momentum begins from zero, since that of the weights that were left leads back to them, and so
-    does what is not finite; averages of the weights begin at these. Second moments and counters
-    go on.
+    Momentum is set to zero, because the old momentum would lead back to the weights that were
+    left. Optimizer variables that are not finite are set to zero too. Moving averages of the
+    weights restart at these weights. Second moments and counters go on.
     """
     optimizers = _with_inner(model, optimizer)
     variables = {id(each): each for one in optimizers for each in one.variables}.values()
@@ -133,7 +135,7 @@ def restoring_weights(model: Any, optimizer: Any, weights: Sequence[NDArray[Any]
 
 
 def _with_inner(model: Any, optimizer: Any) -> list[Any]:
-    """All optimizers of a model, those inside others too."""
+    """All optimizers of a model, including those inside others."""
     outer = (optimizer, *_keras.held_optimizers(model))
     found = {id(each): each for one in outer for each in _keras.all_optimizers(one)}
     return list(found.values())

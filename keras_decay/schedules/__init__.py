@@ -1,1 +1,1 @@
-"""The learning-rate schedules; their public names are in `keras_decay`."""
+"""Learning-rate schedules; their public names are in `keras_decay`."""

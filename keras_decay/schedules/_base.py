@@ -1,9 +1,9 @@
-"""What a schedule's formula is written in: once, for Python's numbers and for tensors.
+"""The operations in which schedules write their formula once, for numbers and for tensors.
 
-`Numbers` computes in Python's own numbers, in float64, wherever the step is at hand: in the logs,
-outside of compiled code, and so in every training step of torch on a CPU. `Tensors` has the same
-operations on tensors, in float32: inside a compiled training step, and in one of torch on an
-accelerator, where reading the step would make the device wait for the host.
+`Numbers` computes with Python numbers, in float64, where the value of the step can be read: for
+the logs, outside of compiled code, and in every training step of torch on a CPU. `Tensors` has the
+same operations on tensors, in float32: for a compiled training step, and for torch on an
+accelerator, which would have to wait if the step were read.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Scalar:
     """A number that the host writes and the compiled step reads.
 
     Args:
-        read: Gives the number, from where it is kept.
-        variable: Has it on the devices; `None` where it is a constant of the compiled step.
+        read: Returns the number, from the state.
+        variable: Holds it on the devices; `None` if it is a constant of the compiled step.
     """
 
     def __init__(self, read: Callable[[], Any], variable: Any = None):
@@ -64,7 +64,7 @@ class Numbers:
     def __init__(self, step: float, clock: Any):
         self.step = step
         self.clock = clock
-        """What says `step` in the words that a schedule of Keras's or a user's expects."""
+        """The same step, as the variable or tensor that a foreign schedule expects."""
 
     @staticmethod
     def where(condition: bool, then: Any, otherwise: Any) -> Any:
@@ -88,7 +88,7 @@ class Numbers:
         return scalar.number
 
     def evaluate(self, schedule: Callable[[Any], Any], step: float) -> float:
-        """The rate of a schedule that is not written against these operations."""
+        """The rate of a foreign schedule: one that is not written in these operations."""
         if isinstance(step, float):
             clock = rate_tensor(step)
         else:
@@ -97,7 +97,7 @@ class Numbers:
 
 
 class Unshifted(Numbers):
-    """The same, on the optimizer's counter whatever epoch it is in."""
+    """`Numbers` that ignore the clock's offset, so the step is the optimizer's counter."""
 
     @staticmethod
     def read(scalar: Scalar) -> int:
@@ -105,7 +105,7 @@ class Unshifted(Numbers):
 
 
 class Tensors:
-    """The same operations on tensors: float32, traceable."""
+    """The operations of `Numbers` on tensors: float32, traceable."""
 
     constant = staticmethod(constant)
     where = staticmethod(where)
@@ -141,9 +141,9 @@ class Schedule(Configured, LearningRateSchedule):
 
     name: str
     outermost = False
-    """Whether other schedules refuse to have this one inside them."""
+    """Whether this schedule must not be inside another one."""
     inner: tuple[str, ...] = ()
-    """The attributes that hold schedules, or lists of them."""
+    """The names of the attributes that hold schedules, or lists of them."""
     _prepared = False
 
     def __call__(self, step: Any) -> Any:
@@ -154,7 +154,7 @@ class Schedule(Configured, LearningRateSchedule):
         raise NotImplementedError
 
     def _prepare(self) -> None:
-        """Computes what follows from `steps_per_epoch`, which is known here and inside."""
+        """Computes what depends on `steps_per_epoch`, once it is known here and inside."""
 
     def _prepare_if_known(self) -> None:
         if not counting_epochs(self):
@@ -162,7 +162,7 @@ class Schedule(Configured, LearningRateSchedule):
             self._prepared = True
 
     def _known(self) -> int:
-        """`steps_per_epoch`, of a schedule that has one."""
+        """The value of `steps_per_epoch`, or an error if it is not known yet."""
         steps: int | None = self.steps_per_epoch
         if steps is None:
             raise ValueError(
@@ -174,7 +174,7 @@ class Schedule(Configured, LearningRateSchedule):
         return steps
 
     def _check_prepared(self) -> None:
-        """Refuses a call before all numbers are known, here and inside."""
+        """Raises an error if `steps_per_epoch` is not known yet, here or inside."""
         if not self._prepared:
             for each in counting_epochs(self):
                 each._known()
@@ -183,8 +183,10 @@ class Schedule(Configured, LearningRateSchedule):
 def iter_schedules(
     schedule: Any, leave_out: Callable[[Any], bool] = lambda each: False
 ) -> Iterator[Any]:
-    """The schedule and all that are inside it, each before what is inside it; none of those that
-    `leave_out` says, nor what is inside them."""
+    """The schedule and all schedules inside it, outer ones first.
+
+    Those for which `leave_out` is true are left out, with all that is inside them.
+    """
     if not isinstance(schedule, LearningRateSchedule) or leave_out(schedule):
         return
     yield schedule
@@ -197,7 +199,7 @@ def iter_schedules(
 def _inner_names(schedule: Any) -> tuple[str, ...]:
     if isinstance(schedule, Schedule):
         return schedule.inner
-    # A user's own class that holds schedules names them as ours do.
+    # Assume that a user's own class names the schedules inside it as ours do.
     return tuple(name for name in ("schedule", "schedules", "factors") if hasattr(schedule, name))
 
 
@@ -206,12 +208,12 @@ def _lacks_number(schedule: Any) -> bool:
 
 
 def counting_epochs(schedule: Any) -> list[Any]:
-    """Those within the schedule that count the epochs of `fit`: with no `steps_per_epoch`."""
+    """The schedules within this one that count the epochs of `fit`: no `steps_per_epoch`."""
     return [each for each in iter_schedules(schedule) if _lacks_number(each)]
 
 
 def counting_steps(schedule: Any) -> list[Any]:
-    """Those within the schedule that count the optimizer's steps, whatever `fit` says."""
+    """The schedules within this one that count the optimizer's steps, not the epochs of `fit`."""
     return [
         each
         for each in iter_schedules(schedule, leave_out=_lacks_number)
@@ -222,10 +224,10 @@ def counting_steps(schedule: Any) -> list[Any]:
 def with_steps_per_epoch(
     schedule: Any, steps_per_epoch: int | None, offset: Scalar | None = None
 ) -> Any:
-    """The schedule with the number filled in where it is missing, `offset` steps ahead there.
+    """A copy of the schedule with `steps_per_epoch` filled in where it is missing.
 
-    A copy: the schedule itself is never changed. What has a number of its own, or is not of this
-    package, stays on the clock that it has.
+    These parts run `offset` steps ahead. Parts with their own number, and schedules from outside
+    this package, keep their clock. The schedule itself is never changed.
     """
     if steps_per_epoch is None or not counting_epochs(schedule):
         return schedule
@@ -255,7 +257,7 @@ class Shifted(Schedule):
 
     def _rate(self, step: Any, xp: Numbers | Tensors) -> Any:
         offset = xp.read(self.offset)
-        # Not past the last step, where the counter would wrap.
+        # At most the last step, since the counter would wrap after it.
         ahead = max(offset, 0) if isinstance(offset, int) else xp.maximum(offset, 0)
         last = LAST_STEP - ahead
         return rate_of(self.schedule, xp.maximum(xp.minimum(step, last) + offset, 0), xp)
@@ -273,17 +275,17 @@ def rate_of(schedule: Any, step: Any, xp: Numbers | Tensors) -> Any:
 def rate_at(schedule: Any, step: float, operations: type[Numbers] = Numbers) -> float:
     """The rate of a float or of any schedule at a step of the optimizer's counter."""
     foreign = not all(isinstance(each, Schedule) for each in iter_schedules(schedule))
-    # Keras calls a schedule with its counter, a variable, whose operators take more than those
-    # of a tensor do.
+    # Keras calls a schedule with its counter, a variable. A variable's operators accept Python
+    # floats, which those of a TensorFlow int tensor do not.
     counts = foreign and isinstance(step, int)
     clock = keras.Variable(step, dtype=COUNTER, trainable=False) if counts else step
     return float(rate_of(schedule, step, operations(step, clock)))
 
 
 def compute(formula: Callable[[Any, Any], Any], step: Any) -> Any:
-    """`formula(step, operations)`: in Python's numbers where one step is at hand, else in tensors.
+    """`formula(step, operations)` as a float32 tensor with the shape of `step`.
 
-    Returns a float32 tensor with the shape of `step`.
+    It computes with Python numbers if it can read the value of a single step, else with tensors.
     """
     value = value_of(step)
     number = read_if_eager(value)
@@ -310,8 +312,8 @@ def _in_numbers(formula: Callable[[Any, Any], Any], step: int, clock: Any) -> An
 
 def _for_each(schedule: Callable[[Any], Any], steps: Any) -> Any:
     """The rates of a schedule at an array of steps."""
-    # Many a schedule, some of Keras's among them, takes scalars only; and not every backend can
-    # make such a one into one for arrays.
+    # Many schedules, including some of Keras's, take scalars only, and `vectorized_map` does not
+    # work for all of them on every backend.
     for function in (schedule, lambda steps: ops.vectorized_map(schedule, steps)):
         with contextlib.suppress(Exception):
             rates = _float32(function(steps))
@@ -329,7 +331,7 @@ def _float32(rate: Any) -> Any:
 
 
 def check_schedule(name: str, value: Any) -> Any:
-    """`value` as a float rate, or a Keras schedule to put into another."""
+    """`value` as a float rate, or as a schedule that may go into another one."""
     if getattr(value, "outermost", False):
         _checks.fail(name, value, "a schedule that is not a `PlateauScale`, which goes around all")
     if isinstance(value, LearningRateSchedule):
@@ -340,7 +342,7 @@ def check_schedule(name: str, value: Any) -> Any:
 
 
 def check_on_another_clock(name: str, schedule: Any, dtype: str = COUNTER) -> None:
-    """Refuses a schedule that computes with the counter itself, where it gets another clock."""
+    """Raises an error for a schedule that needs the counter itself but gets a tensor."""
     zero = ops.convert_to_tensor(0, dtype)
     foreign = [each for each in iter_schedules(schedule) if not isinstance(each, Schedule)]
     try:

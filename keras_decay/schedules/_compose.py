@@ -31,21 +31,21 @@ class LinearWarmup(Schedule):
     step >= W:  schedule(step - W)
     ```
 
-    `peak` is `schedule(0)`, or `schedule` itself where it is a float, which then stays
-    constant. The schedule's own clock starts at 0 when the warmup ends. (`ProductSchedule` makes
-    a warmup that does not move the decay.)
+    `peak` is `schedule(0)`. If `schedule` is a float, `peak` is that float, and the rate stays
+    constant after the warmup. The schedule's own clock starts at 0 when the warmup ends. (For a
+    warmup that does not delay the decay, use `ProductSchedule`.)
 
-    With `start_factor=0` the rate of step 0 is 0, as in Keras's own `CosineDecay` and in optax; so
-    with one step to an epoch a whole epoch is trained at 0, which is warned of. `start_factor=1/W`
-    begins with the first fraction instead.
+    With `start_factor=0` the rate of step 0 is 0, as in Keras's own `CosineDecay` and in optax. If
+    an epoch has only one step, a whole epoch is trained at 0, and a warning says so. With
+    `start_factor=1/W` the rate of step 0 is `peak / W` instead.
 
     Args:
         schedule: Any `LearningRateSchedule`, or a float > 0. (A `PlateauScale` goes around the
             warmup, not into it.)
         warmup_epochs: Int or float >= 0, the length of the warmup; 0 for none. (With
             `steps_per_epoch=1`, its length in steps.)
-        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` for the epochs
-            of `fit`, whatever they are, with `PlateauDecay` or `LearningRateLogger` in `callbacks`.
+        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` to count the
+            epochs of `fit`, with `PlateauDecay` or `LearningRateLogger` in `callbacks`.
         start_factor: Float in [0, 1], the rate of step 0 as a fraction of `peak`.
         name: String.
 
@@ -87,7 +87,7 @@ class LinearWarmup(Schedule):
 
     def _prepare(self) -> None:
         self._length = round(self.warmup_epochs * self._known())
-        # Where it is ahead of the counter, the warmup still leads to where it begins.
+        # The warmup must end at the schedule's first rate, so any offset of its clock is ignored.
         peak = rate_at(self.schedule, 0, Unshifted)
         self._start = peak * self.start_factor
         self._rise = (peak - self._start) / max(self._length, 1)
@@ -117,15 +117,15 @@ class JoinedSchedule(Schedule):
             float > 0 for a constant rate.
         boundaries: Strictly increasing ints or floats > 0, epochs counted from 0; one fewer than
             there are schedules. (With `steps_per_epoch=1`, steps.)
-        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` for the epochs
-            of `fit`, whatever they are, with `PlateauDecay` or `LearningRateLogger` in `callbacks`.
+        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` to count the
+            epochs of `fit`, with `PlateauDecay` or `LearningRateLogger` in `callbacks`.
         name: String.
 
     Raises:
         TypeError: an argument of the wrong type.
-        ValueError: an argument out of its range, or a number of boundaries that does not fit;
-            two boundaries on one step, as soon as that is known; a call outside of an optimizer
-            without `steps_per_epoch`.
+        ValueError: an argument out of its range, or a wrong number of boundaries; two boundaries
+            on one step, as soon as that is known; a call outside of an optimizer without
+            `steps_per_epoch`.
 
     Example:
 
@@ -190,9 +190,9 @@ class ProductSchedule(Schedule):
     learning_rate = factors[0](step) * factors[1](step) * ...     (a number as it is)
     ```
 
-    For rates by layer, a scaled copy of one schedule for each optimizer of a `MultiOptimizer`:
-    `ProductSchedule([schedule, 0.1])`. And for a warmup that does not move the decay back:
-    `ProductSchedule([LinearWarmup(1.0, 5), StepDecay(0.1, 0.5, 10)])`.
+    Use it for rates by layer, with a scaled copy of one schedule for each optimizer of a
+    `MultiOptimizer`: `ProductSchedule([schedule, 0.1])`. Use it also for a warmup that does not
+    delay the decay: `ProductSchedule([LinearWarmup(1.0, 5), StepDecay(0.1, 0.5, 10)])`.
 
     Args:
         factors: A list or tuple of schedules, each any `LearningRateSchedule`, and of numbers
@@ -201,8 +201,8 @@ class ProductSchedule(Schedule):
 
     Raises:
         TypeError: an argument of the wrong type.
-        ValueError: an argument out of its range; no schedule; a call outside of an optimizer while
-            one of them has no `steps_per_epoch`.
+        ValueError: an argument out of its range; no schedule; a call outside of an optimizer if a
+            factor has no `steps_per_epoch`.
 
     Example:
 
@@ -244,5 +244,5 @@ def _parts(name: str, values: Any, what: str) -> list[Any]:
 
 
 def _since(step: Any, start: int, xp: Numbers | Tensors) -> Any:
-    """The steps since `start`, 0 before it."""
+    """The steps since `start`; 0 before it."""
     return xp.maximum(step - start, 0) if start else step

@@ -1,4 +1,4 @@
-"""Learning rates that follow the epoch: step decay, inverse-time decay, and any table."""
+"""Learning rates that follow the epoch: step decay, inverse-time decay, any table."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ class StepDecay(Schedule):
     learning_rate = max(initial_learning_rate * decay_rate ** n, min_learning_rate)
     ```
 
-    The first step of epoch k, which is step `k * steps_per_epoch`, is the first one with the
-    lower rate. `n` is counted in integers, so this is exact for every step that the
-    optimizer's counter can hold.
+    When the rate decays at epoch k, the first step of that epoch, step `k * steps_per_epoch`, is
+    the first one with the lower rate. `n` is computed in integers, so this is exact for every step
+    that the optimizer's counter can hold.
 
     Args:
         initial_learning_rate: Float > 0, the rate of epoch 0.
-        decay_rate: Float in (0, 1), what the rate is multiplied by at each decay.
+        decay_rate: Float in (0, 1), by which the rate is multiplied at each decay.
         decay_epochs: Int >= 1, the number of epochs between two decays; or a strictly
-            increasing sequence of such ints, the epochs (counted from 0) that decay.
-        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` for the epochs
-            of `fit`, whatever they are, with `PlateauDecay` or `LearningRateLogger` in `callbacks`.
+            increasing sequence of such ints, the epochs (counted from 0) at which it decays.
+        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` to count the
+            epochs of `fit`, with `PlateauDecay` or `LearningRateLogger` in `callbacks`.
         min_learning_rate: Float in [0, initial_learning_rate], the floor.
         name: String.
 
@@ -88,7 +88,7 @@ class StepDecay(Schedule):
     def _prepare(self) -> None:
         if not isinstance(self.decay_epochs, int):
             steps = [epoch * self._known() for epoch in self.decay_epochs]
-            # A milestone that the counter cannot hold is one that it never reaches.
+            # The counter never reaches a milestone that it cannot hold.
             self._milestones = Table([step for step in steps if step <= LAST_STEP], COUNTER)
 
     def _rate(self, step: Any, xp: Numbers | Tensors) -> Any:
@@ -105,11 +105,11 @@ class StepDecay(Schedule):
         return xp.maximum(rate, self.min_learning_rate)
 
     def _tables(self) -> tuple[Table, Table]:
-        """All rates that there are, as `powers[n % size] * power_chunks[n // size]`.
+        """All possible rates, as `powers[n % size] * power_chunks[n // size]`.
 
-        A power taken in float32 is off by n roundings of `decay_rate`; a table of powers
-        taken in float64 is not. The second table is there for rates so close to 1 that the
-        first would be long.
+        A power computed in float32 has the rounding error of `decay_rate` n times; a table of
+        powers computed in float64 has not. The second table is for values of `decay_rate` so close
+        to 1 that a single table would be very long.
         """
         lowest = max(self.min_learning_rate, _checks.SMALLEST / 4)
         last = math.ceil(math.log(lowest / self.initial_learning_rate) / math.log(self.decay_rate))
@@ -142,16 +142,16 @@ class InverseTimeDecay(Schedule):
     learning_rate = max(initial_learning_rate / (1 + decay_rate * t), min_learning_rate)
     ```
 
-    With `staircase=True` the first step of an epoch, step `k * steps_per_epoch`, is the first
-    one with the rate of epoch k; the epoch is counted in integers, so this is exact for every
-    step that the optimizer's counter can hold.
+    With `staircase=True` the first step of epoch k, step `k * steps_per_epoch`, is the first one
+    with the rate of that epoch. The epoch is computed in integers, so this is exact for every step
+    that the optimizer's counter can hold.
 
     Args:
         initial_learning_rate: Float > 0, the rate of step 0.
         decay_rate: Float >= 0, per epoch: after `1 / decay_rate` epochs the rate is halved.
-        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` for the epochs
-            of `fit`, whatever they are, with `PlateauDecay` or `LearningRateLogger` in `callbacks`.
-        staircase: Whether the rate changes once an epoch instead of at every step.
+        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` to count the
+            epochs of `fit`, with `PlateauDecay` or `LearningRateLogger` in `callbacks`.
+        staircase: Whether the rate changes once per epoch instead of at every step.
         min_learning_rate: Float in [0, initial_learning_rate], the floor.
         name: String.
 
@@ -167,8 +167,8 @@ class InverseTimeDecay(Schedule):
     [0.1, 0.0667, 0.05, 0.025]
     >>> optimizer = keras.optimizers.SGD(learning_rate=schedule)
 
-    Source: the third technique of the lecture notes, eta = eta0 / (1 + decay * epoch); for
-    its place in the theory of stochastic approximation: Robbins and Monro (1951).
+    Source: the third technique of the lecture notes, eta = eta0 / (1 + decay * epoch); for the
+    theory of stochastic approximation, Robbins and Monro (1951).
     """
 
     def __init__(
@@ -213,15 +213,15 @@ class EpochSchedule(Schedule):
     learning_rate = learning_rates[min(e, len(learning_rates) - 1)]
     ```
 
-    The first step of epoch k, which is step `k * steps_per_epoch`, is the first one with its
-    rate; the last rate stays. What `keras.callbacks.LearningRateScheduler` does, as a schedule,
-    which a plateau can scale.
+    The first step of epoch k, step `k * steps_per_epoch`, is the first one with the rate of that
+    epoch. The last rate stays. It does what `keras.callbacks.LearningRateScheduler` does, but as a
+    schedule, which a plateau can scale.
 
     Args:
         learning_rates: A non-empty sequence of finite floats >= 0, the rate of each epoch from
-            epoch 0 on. (Of a function of the epoch, `EpochSchedule.from_function` makes one.)
-        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` for the epochs
-            of `fit`, whatever they are, with `PlateauDecay` or `LearningRateLogger` in `callbacks`.
+            epoch 0 on. (For a function of the epoch, use `EpochSchedule.from_function`.)
+        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` to count the
+            epochs of `fit`, with `PlateauDecay` or `LearningRateLogger` in `callbacks`.
         name: String.
 
     Raises:
@@ -271,18 +271,18 @@ class EpochSchedule(Schedule):
         steps_per_epoch: int | None = None,
         name: str = "EpochSchedule",
     ) -> EpochSchedule:
-        """The schedule of `function(epoch)`, called once for each of the epochs.
+        """Makes a schedule of the rates that `function(epoch)` returns, one call per epoch.
 
-        The numbers are kept, not the function, so what is saved is a list of floats.
+        It keeps the rates, not the function, so a saved schedule is a list of floats.
 
         Args:
-            function: Called with an int, the epoch from 0 on; returns a finite float >= 0.
-            epochs: Int >= 1, how many epochs; the rate of the last one stays.
-            steps_per_epoch: As of the schedule.
+            function: Takes an int, the epoch from 0 on; returns a finite float >= 0.
+            epochs: Int >= 1, the number of epochs; the rate of the last one stays.
+            steps_per_epoch: As in the constructor.
             name: String.
 
         Raises:
-            TypeError: an argument of the wrong type; a rate that is no number.
+            TypeError: an argument of the wrong type; a rate that is not a number.
             ValueError: an argument out of its range; a rate that is not finite or below 0.
         """
         if not callable(function):
@@ -298,7 +298,7 @@ class EpochSchedule(Schedule):
 
 @register
 class InEpochs(Schedule):
-    """Any Keras schedule, with epochs for its steps.
+    """Any Keras schedule, called with epochs instead of steps.
 
     ```
     learning_rate = schedule(step / steps_per_epoch)      (a float), or
@@ -306,25 +306,27 @@ class InEpochs(Schedule):
     ```
 
     `InEpochs(keras.optimizers.schedules.CosineDecay(0.1, decay_steps=50))` is a cosine over 50
-    epochs, whatever the number of batches in one.
+    epochs, however many batches an epoch has.
 
-    With `staircase=True` the epoch is counted in integers, so a schedule that changes at whole
-    numbers (`PiecewiseConstantDecay`, one with a staircase of its own) changes at the first step of
-    an epoch, exactly, for every step that the optimizer's counter can hold. Without it the epoch is
-    a float32: exact at the first step of an epoch (up to epoch 2 ** 24), and the last steps of an
-    epoch may be rounded up to the next one once `epoch * steps_per_epoch` is above 2 ** 24.
+    With `staircase=True` the epoch is computed in integers. So a schedule that changes at whole
+    numbers (`PiecewiseConstantDecay`, or one with its own staircase) changes exactly at the first
+    step of an epoch, for every step that the optimizer's counter can hold. Without it the epoch is
+    a float32. It is exact at the first step of an epoch (up to epoch 2 ** 24); once
+    `epoch * steps_per_epoch` is above 2 ** 24, the last steps of an epoch may be rounded up to the
+    next epoch.
 
     Args:
-        schedule: A `LearningRateSchedule` that is not of this package: those count epochs already.
-        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` for the epochs
-            of `fit`, whatever they are, with `PlateauDecay` or `LearningRateLogger` in `callbacks`.
-        staircase: Whether the rate changes once an epoch instead of at every step.
+        schedule: A `LearningRateSchedule` that is not from this package, whose own schedules count
+            epochs already.
+        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` to count the
+            epochs of `fit`, with `PlateauDecay` or `LearningRateLogger` in `callbacks`.
+        staircase: Whether the rate changes once per epoch instead of at every step.
         name: String.
 
     Raises:
         TypeError: an argument of the wrong type.
-        ValueError: an argument out of its range; a schedule that takes no tensor for its step; a
-            call outside of an optimizer without `steps_per_epoch`.
+        ValueError: an argument out of its range; a schedule that does not accept a tensor as its
+            step; a call outside of an optimizer without `steps_per_epoch`.
 
     Example:
 
@@ -367,6 +369,6 @@ class InEpochs(Schedule):
 
 
 def _rate(name: str, value: Any) -> float:
-    if getattr(value, "ndim", None) == 0 and hasattr(value, "dtype"):  # A scalar of any kind.
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "dtype"):  # A scalar tensor or array.
         value = to_number(value)
     return _checks.real(name, value, "a finite number >= 0", at_least=0.0, at_most=_checks.LARGEST)

@@ -1,1 +1,1 @@
-"""What one uses before and after training: the core does not import it."""
+"""Tools for before and after training; the core does not import them."""

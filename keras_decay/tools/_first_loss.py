@@ -1,4 +1,4 @@
-"""The loss that each batch of a `fit` has at the weights that the `fit` began with."""
+"""The loss of each batch of a `fit` at the weights with which the `fit` began."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from keras_decay.optimizer._restore import preserve_torch_states, variables_of
 
 
 class FirstLoss:
-    """Goes around the compiled training step of a model in `fit`, and notes the loss that its
-    batch has at the first weights: in the mode of training, and with the random numbers that the
-    step is about to draw, such as Dropout's.
+    """Wraps the compiled training step of a model in `fit`, and notes the batch's first loss.
 
-    That takes a forward pass where the model trains with Keras's own step, and another step where
-    it has one of its own, since only that knows its loss. All that this changes, such as the
-    statistics of a BatchNormalization, is put back before the real step. The batch is drawn from
-    the data once, and is dropped before the next one.
+    The first loss is that of the batch at the first weights, in training mode and with the random
+    numbers that the step is about to draw, such as Dropout's.
+
+    It takes a forward pass if the model trains with Keras's own step. A custom step has to run a
+    second time, because only that step knows its loss. All that this changes, such as the
+    statistics of a BatchNormalization, is put back before the real step. Each batch is read from
+    the data once, and is freed before the next one.
 
     Args:
         model: A model in `fit`.
-        forward: Whether a forward pass is enough: what `_keras.trains_as_keras_does` says.
+        forward: Whether a forward pass is enough, from `_keras.trains_as_keras_does`.
     """
 
     def __init__(self, model: Any, forward: bool):
@@ -34,19 +35,19 @@ class FirstLoss:
         self._first: Any = None
         if BACKEND == "jax":
             model.train_function = self._step_on_jax
-            # XLA drops the gradients: no loss depends on them.
+            # XLA removes the gradients, on which the loss does not depend.
             self._loss = _backend.compiled_for(model, self._loss_of_state)
         else:
             model.train_function = self._step_on_data
             self._loss = _backend.compiled_for(model, self._loss_of_batch)
 
     def _step_on_jax(self, state: Any, iterator: Any) -> Any:
-        # Old versions of Keras pass a list of one batch, which they index.
+        # Old versions of Keras pass a list with one batch instead of an iterator.
         listed = isinstance(iterator, list)
         data = iterator[0] if listed else next(iterator)
         again = iterator if listed else iter([data])
         if self._first is None:
-            # The step takes the memory of the state that it is given.
+            # The step donates the memory of the state that it gets.
             self._first = [[_backend.device_copy(each) for each in group] for group in state]
             logs, state = self._step(state, again)
             self._note(logs)
@@ -64,7 +65,7 @@ class FirstLoss:
         return self._model.train_step(state, data)[0]["loss"]
 
     def _step_on_data(self, data: Any) -> Any:
-        # What TensorFlow's step takes is an iterator, and it goes on past the end of the data.
+        # TensorFlow's step takes an iterator, and runs even past the end of the data.
         data = [next(data)] if BACKEND == "tensorflow" else data
         if self._first is None:
             self._first = self._values_to_go_back_to()
@@ -83,9 +84,9 @@ class FirstLoss:
         return _keras.training_loss(self._model, data)
 
     def _values_to_go_back_to(self) -> list[tuple[Any, Any]]:
-        # Not the seeds, which are no floats: the random numbers are to be those of the step.
+        # Only floats: the seeds, which are ints, must stay those of the step.
         variables = [each for each in self._model.variables if _backend.is_float(each)]
-        if not self._forward:  # A step may depend on the rate, as one that takes two does.
+        if not self._forward:  # A custom step may update twice: its loss depends on the optimizer.
             for optimizer in _keras.held_optimizers(self._model):
                 variables += optimizer.variables
         return [(each, _backend.device_copy(each)) for each in variables]
@@ -107,7 +108,7 @@ class FirstLoss:
             _assign(now)
 
     def _note(self, logs: Any) -> None:
-        # (Without a loss the test ends with an error.)
+        # Without a loss, the range test ends with an error elsewhere.
         if logs and "loss" in logs:
             self.value = float(_backend.to_number(logs["loss"]))
 

@@ -1,4 +1,4 @@
-"""Pictures of schedules, training runs, rehearsals and range tests."""
+"""Figures of schedules, training runs, rehearsals and range tests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DRAWN = 2000
-"""About how many points a curve is drawn with: more than a picture has pixels."""
+"""About how many points a curve has: more than a figure has pixels."""
 
 
 def plot(
@@ -41,36 +41,37 @@ def plot(
 ) -> Figure:
     """Draws schedules, a training run, a rehearsal, or a range test.
 
-    The horizontal axis counts epochs: epoch k lies between k and k + 1, so a metric of epoch k,
-    and a reduction at its end, stand at k + 1. A rate that spans decades gets a logarithmic axis.
-    (Of a `LearningRateLogger`, and of a `PlateauDecay` with `every`, it counts steps; of a range
-    test it is the rate.) The `History` of a run with `every` has one rate an epoch: a reduction
-    inside an epoch stands where the epoch begins, but for the first one.
+    The horizontal axis counts epochs. Epoch k lies between k and k + 1, so a metric of epoch k, and
+    a reduction at its end, are drawn at k + 1. A rate that spans decades gets a logarithmic axis.
+    (For a `LearningRateLogger`, and for a `PlateauDecay` with `every`, the horizontal axis counts
+    steps; for a range test it is the rate.) The `History` of a run with `every` has only one rate
+    per epoch, so a reduction inside an epoch is drawn where that epoch begins; one in the first
+    epoch is not drawn.
 
     Args:
-        what: Any `LearningRateSchedule` or a float > 0; an optimizer or a compiled model, from
-            where it stands; a dict from names to them; the `History`
-            of a `fit` that logged `learning_rate`, or its dict; what `rehearse` returned; what
-            `find_learning_rate` did: the loss over the rate, with the suggestion marked; a
-            `LearningRateLogger` that was in a `fit`; or a `PlateauDecay(every=...)` that was: its
-            observations, with the reductions marked.
+        what: One of these: any `LearningRateSchedule` or a float > 0; an optimizer or a compiled
+            model, from its present step on; a dict from names to these; the `History` of a `fit`
+            that logged `learning_rate`, or its dict; the result of `rehearse`; the result of
+            `find_learning_rate` (the loss over the rate, with the suggestion marked); a
+            `LearningRateLogger` after a `fit`; a `PlateauDecay(every=...)` after a `fit` (its
+            observations, with the reductions marked).
         epochs: Int >= 1, the number of epochs to draw; for schedules only.
-        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` for each
-            schedule's own, or that of a schedule in it; for schedules only. What
-            counts the epochs of `fit` takes this number here; of an optimizer that has trained,
-            `None` is the number of its last `fit`.
+        steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` for the
+            number of each schedule, or of a schedule inside it; for schedules only. (For an
+            optimizer that has trained, `None` is the number of its last `fit`.) A schedule that
+            counts the epochs of `fit` is drawn with this number.
         monitor: String, the metric to draw with the rate; for a `History` only.
         ax: Matplotlib `Axes` to draw into; `None` for a new figure.
 
     Returns:
-        The Matplotlib `Figure`. A notebook shows it, after `%matplotlib inline`;
+        The Matplotlib `Figure`. A notebook shows it after `%matplotlib inline`;
         `figure.savefig("rate.png")` saves it.
 
     Raises:
         ImportError: Matplotlib is not installed.
         TypeError: an argument of the wrong type.
-        ValueError: an argument out of its range; no `steps_per_epoch` where a schedule has
-            none; a `History` without `learning_rate` or `monitor`.
+        ValueError: an argument out of its range; no `steps_per_epoch`, if a schedule has none
+            either; a `History` without `learning_rate` or `monitor`.
 
     Example:
 
@@ -97,7 +98,7 @@ def plot(
 
 
 def _drawing(what: Any, epochs: Any, steps_per_epoch: Any, monitor: str) -> Callable[[Axes], None]:
-    """What draws it, after all that can be wrong with the arguments."""
+    """The function that draws `what`; wrong arguments raise here, before Matplotlib is needed."""
     if _is_schedules(what):
         return partial(_draw_curves, curves=list(_curves(what, epochs, steps_per_epoch)))
     for name, value in (("epochs", epochs), ("steps_per_epoch", steps_per_epoch)):
@@ -116,7 +117,7 @@ def _drawing(what: Any, epochs: Any, steps_per_epoch: Any, monitor: str) -> Call
         return partial(_draw_range_test, test=what)
     if isinstance(what, Rehearsal):
         rates = {"learning_rate": what.learning_rate}
-        if what.epoch.dtype.kind == "f":  # Of a plateau with `every`: the ends already.
+        if what.epoch.dtype.kind == "f":  # With `every`, `epoch` is the end of each interval.
             length, after = float(np.diff(what.epoch, prepend=0.0)[-1]), 0
         else:
             length, after = 1.0, 1
@@ -127,7 +128,10 @@ def _drawing(what: Any, epochs: Any, steps_per_epoch: Any, monitor: str) -> Call
 
 
 def _is_schedules(what: Any) -> bool:
-    """Whether it is a schedule, a rate, or a dict of them; an error where it can be nothing."""
+    """Whether `what` can be drawn as a schedule, or is a dict of these.
+
+    Raises an error if it cannot be drawn at all.
+    """
     kinds = (keras.callbacks.History, Rehearsal, RangeTest, LearningRateLogger, PlateauDecay)
     optimized = (keras.optimizers.Optimizer, keras.Model)
     if isinstance(what, (LearningRateSchedule, numbers.Real, *optimized)):
@@ -161,7 +165,7 @@ def _curves(what: Any, epochs: Any, steps_per_epoch: Any) -> Iterator[_Curve]:
         source = Source.of(label, each, steps_per_epoch)
         steps = _drawn_steps(epochs, source.steps_per_epoch)
         rates = rates_at(source.schedule, source.step + steps)
-        # The last rate lasts until the end of its step.
+        # Repeat the last rate, so that it is drawn until the end of its step.
         yield _Curve(
             None if name is None else str(name),
             source.epoch + np.append(steps / source.steps_per_epoch, float(epochs)),
@@ -170,7 +174,7 @@ def _curves(what: Any, epochs: Any, steps_per_epoch: Any) -> Iterator[_Curve]:
 
 
 def _drawn_steps(epochs: int, steps_per_epoch: int) -> NDArray[np.int64]:
-    """All steps; of very many, an even choice, with the first step of each epoch."""
+    """All steps or, if there are many, evenly spaced ones and the first step of each epoch."""
     count = epochs * steps_per_epoch
     if count <= 2 * DRAWN:
         return np.arange(count)
@@ -182,8 +186,11 @@ def _drawn_steps(epochs: int, steps_per_epoch: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class _Run:
-    """A training run, done or rehearsed: the rates by the names of their optimizers, and the
-    ends of its epochs, or of what is observed instead, in epochs."""
+    """A training run or a rehearsal.
+
+    `rates` are by log name; `end` is the end of each epoch, or with `every` the time of each
+    observation, in epochs.
+    """
 
     end: NDArray[Any]
     rates: dict[str, NDArray[np.float64]]
@@ -203,7 +210,7 @@ def _as_run(history: Any, monitor: str) -> _Run:
     }
     value = np.asarray(history_values("what", history, monitor), "float64")
     epochs = np.arange(len(value)) if isinstance(history, dict) else np.asarray(history.epoch)
-    # A float has no scale, and falls only where it was reduced; a schedule falls by itself.
+    # A float has no scale, but it falls only at a reduction; a schedule may fall by itself.
     falls = [logs[name] for name in scales] or [
         rate for name, rate in rates.items() if _is_float(history, name)
     ]
@@ -214,7 +221,7 @@ def _as_run(history: Any, monitor: str) -> _Run:
 
 
 def _is_float(history: Any, name: str) -> bool:
-    """Whether the rate of that name was a float; of a mere dict nobody knows."""
+    """Whether the rate of that name was a float; unknown, so false, for a plain dict."""
     optimizer = getattr(getattr(history, "model", None), "optimizer", None)
     return optimizer is not None and any(
         f"learning_rate{suffix}" == name and schedule_of(inner) is None
@@ -238,8 +245,8 @@ def _draw_curves(ax: Axes, curves: list[_Curve]) -> None:
     lasting = []
     for curve, line in zip(curves, cycle(("-", "--", "-.", ":"))):
         ax.plot(curve.epoch, curve.rate, line, drawstyle="steps-post", label=curve.name)
-        # A warmup from 0, or a cosine down to it, must not stretch the axis to the smallest
-        # number there is: what counts is the highest rate of each epoch.
+        # A warmup from 0, or a cosine down to 0, must not stretch a logarithmic axis, so only the
+        # highest rate of each epoch counts.
         starts = np.unique(np.floor(curve.epoch[:-1]), return_index=True)[1]
         lasting.append(np.maximum.reduceat(curve.rate[:-1], starts))
     _label_epochs(ax)
@@ -252,7 +259,7 @@ def _draw_curves(ax: Axes, curves: list[_Curve]) -> None:
 
 def _draw_run(ax: Axes, run: _Run) -> None:
     metric = ax.twinx()
-    # The metric, drawn first, lies under the rate.
+    # Draw the metric under the rate.
     metric.set_zorder(ax.get_zorder() - 1)
     ax.patch.set_visible(False)
     metric.plot(run.end, run.value, "o-", color="0.6", markersize=3, linewidth=1.2)
@@ -298,7 +305,7 @@ def _draw_range_test(ax: Axes, test: RangeTest) -> None:
     ax.plot(test.learning_rate, test.loss, ".", color="0.6", label="loss of a batch")
     ax.plot(test.learning_rate, test.smoothed, color="C0", linewidth=2, label="smoothed")
     ax.set_ylim(_fall(test.smoothed))
-    # A curve without a descent is drawn too: it is what one has to see then.
+    # A curve without a descent has no suggestion, but it is drawn: it shows what is wrong.
     with contextlib.suppress(ValueError):
         rate = test.suggestion
         ax.axvline(rate, color="C3", linestyle="--", linewidth=1, label=f"suggestion: {rate:.2g}")
@@ -310,8 +317,8 @@ def _draw_range_test(ax: Axes, test: RangeTest) -> None:
 
 
 def _fall(smoothed: NDArray[np.float64]) -> tuple[float, float] | None:
-    """From where to where an axis goes that is filled by the fall of a curve, whatever rises
-    above it; `None` where there is no fall."""
+    """The limits of an axis that the fall of the curve fills, even if the loss rises far above it
+    later; `None` if there is no fall."""
     lowest, highest = float(smoothed.min()), float(smoothed[: smoothed.argmin() + 1].max())
     height = highest - lowest
     return (lowest - 0.1 * height, highest + 0.25 * height) if height > 0 else None
@@ -326,14 +333,14 @@ def _label_epochs(ax: Axes) -> None:
 
 
 def _scale_axis(ax: Axes, values: NDArray[Any]) -> None:
-    """A logarithmic axis where the values span decades, with numbers that people read."""
+    """Makes the axis logarithmic if the values span decades, with plain numbers as labels."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     values = values[np.isfinite(values) & (values != 0)]
     if len(values) == 0 or values.min() < 0 or values.max() < 20 * values.min():
         return
     highest = float(values.max())
-    # What is lower than this, no training feels.
+    # Lower rates have no effect on training.
     lowest = max(float(values.min()), highest * 1e-8)
     ax.set_yscale("log")
     ax.set_ylim(lowest / 1.3, highest * 1.3)

@@ -1,4 +1,4 @@
-"""The rates of a schedule as arrays, without training."""
+"""The learning rates of a schedule as arrays, without training."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ def preview(
     ```
 
     Args:
-        schedule: Any `LearningRateSchedule`, or a float > 0. A `PlateauScale` shows its present
-            scale. Or an optimizer, or a compiled model: what it will do from here, with its epochs
-            and its scale.
+        schedule: Any `LearningRateSchedule`, or a float > 0; a `PlateauScale` keeps its present
+            scale. Or an optimizer or a compiled model: then the rates are those that come next,
+            from its present epoch and scale.
         epochs: Int >= 1, the number of epochs.
         steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` for the
-            schedule's own, or that of a schedule in it. (For a float it is 1.) Of an optimizer
-            that has trained, `None` is the number of its last `fit`. What counts the epochs of
-            `fit` takes this number here, and is not changed.
+            number of the schedule, or of a schedule inside it. (For a float, `None` is 1; for an
+            optimizer that has trained, the number of its last `fit`.) A schedule that counts the
+            epochs of `fit` is shown with this number, and is not changed.
 
     Returns:
         The epochs (float64) and the rates (float32), both of length `epochs * steps_per_epoch`.
 
     Raises:
         TypeError: an argument of the wrong type.
-        ValueError: an argument out of its range; no `steps_per_epoch` where the schedule has
-            none, like those of Keras.
+        ValueError: an argument out of its range; no `steps_per_epoch`, if the schedule has none
+            either, like those of Keras.
 
     Example:
 
@@ -74,10 +74,10 @@ class Source:
     """Where rates come from.
 
     Attributes:
-        schedule: A float or a schedule that knows how many steps an epoch has.
-        steps_per_epoch: That number.
-        step: The step that it begins at.
-        epoch: The epoch that this is in.
+        schedule: A float, or a schedule that knows how many steps an epoch has.
+        steps_per_epoch: The number of steps in an epoch.
+        step: The step at which the rates begin.
+        epoch: The same point, in epochs.
     """
 
     schedule: Any
@@ -87,8 +87,8 @@ class Source:
 
     @classmethod
     def of(cls, name: str, what: Any, steps_per_epoch: int | None) -> Source:
-        """That of a float or a schedule from its step 0 on, or of an optimizer, or of a model's,
-        from where it stands."""
+        """The source for a float or a schedule, from step 0 on, or for an optimizer or a model,
+        from its present step on."""
         optimizer = what.optimizer if isinstance(what, keras.Model) else what
         if isinstance(optimizer, keras.optimizers.Optimizer):
             return cls._from_here(name, optimizer, steps_per_epoch)
@@ -118,7 +118,7 @@ class Source:
         length = resolve_steps_per_epoch(name, schedule, steps_per_epoch)
         clock = state.clock.begin(0, length, [step], loaded=False, resumed=False)
         if clock.steps_per_epoch == state.clock.steps_per_epoch:
-            clock = state.clock  # In the middle of an epoch too.
+            clock = state.clock  # It may be in the middle of an epoch.
         at = replace(state, clock=clock)
         epoch = (step + clock.offset(0)) / length
         if isinstance(schedule, float):
@@ -127,7 +127,7 @@ class Source:
 
 
 def _in_state(schedule: Any, state: State, length: int, step: int) -> PlateauScale:
-    """A schedule as an optimizer in that state has it; part of none."""
+    """The schedule as an optimizer in this state has it, but without an optimizer."""
     floor, scaled = 0.0, False
     if isinstance(schedule, PlateauScale):
         floor, scaled = schedule.min_learning_rate, schedule.placement.scaled
@@ -144,7 +144,7 @@ def _is_constant(schedule: Any) -> bool:
 
 
 def resolve_steps_per_epoch(name: str, schedule: Any, given: int | None) -> int:
-    """The number that is given, or the schedule's own."""
+    """The given number, or else the schedule's own."""
     if given is not None:
         return _checks.integer("steps_per_epoch", given, 1)
     inner = (getattr(each, "steps_per_epoch", None) for each in iter_schedules(schedule))

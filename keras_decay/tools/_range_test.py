@@ -1,4 +1,4 @@
-"""The learning-rate range test: which rate to start from."""
+"""The learning-rate range test, which suggests the rate to start from."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ NO_BATCH = "`x` must give at least one batch. Received: data without a batch"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RangeTest(Columns):
-    """What `find_learning_rate` found, one entry a batch, up to where it stopped.
+    """The result of `find_learning_rate`, with one entry per batch, up to where it stopped.
 
     Args:
-        learning_rate: Array, the rates that the batches were trained at.
-        loss: Array, the loss of each batch, before that step. All are finite.
-        smoothed: Array, the loss of a typical batch, as far as the rates have changed it: flat
-            while they change nothing, however much the batches differ. `find_learning_rate` has
-            the formula.
+        learning_rate: Array, the rate at which each batch was trained.
+        loss: Array, the loss of each batch before its step. All are finite.
+        smoothed: Array, the loss of a typical batch, with only the change that the rates have
+            made. It is flat while they change nothing, however much the batches differ.
+            `find_learning_rate` has the formula.
 
     Example:
 
@@ -63,21 +63,21 @@ class RangeTest(Columns):
         suggestion = learning_rate[end] / 10
         ```
 
-        A step there is long enough to come down fast, and short enough to stay clear of where
-        the loss turns up. It is a rate to start a decay from, and to look at in
-        `keras_decay.plot` first: no rule sees all that a curve shows.
+        Steps at this rate are large enough for the loss to fall fast, and far below the rate at
+        which it rises again. Start a decay from it, but look at the curve with `keras_decay.plot`
+        first: no rule sees all that a curve shows.
 
         Raises:
-            ValueError: the smoothed loss does not fall, or by no more than rounding does.
+            ValueError: the smoothed loss does not fall, or by no more than a rounding error.
 
         Source: a tenth of the rate at the minimum is the rule `minimum` of fastai's `lr_find`
         (Howard and Gugger, "fastai: A Layered API for Deep Learning", Information 11(2), 2020).
-        The minimum itself is badly determined: where a task is all but solved, the loss stays
-        low while the rate grows a hundredfold.
+        The minimum itself is poorly determined: once a task is nearly solved, the loss stays low
+        while the rate grows a hundredfold.
         """
         smoothed = np.asarray(self.smoothed)
         fall = smoothed[0] - smoothed.min()
-        # Less than that can be the rounding of float32.
+        # A smaller fall can be a rounding error of float32.
         if fall <= 1e-5 * abs(smoothed[0]):
             raise ValueError(
                 "`smoothed` must fall below its first value somewhere to suggest a rate. Test "
@@ -116,51 +116,48 @@ def find_learning_rate(
     smoothed[i]      = f_inverse(mean(f(first_loss)) + average / (1 - smoothing ** (i + 1)))
     ```
 
-    Too low a rate inner the loss where it is, a good one lowers it, too high a one throws it
-    up. One short test shows all three, and `suggestion` of what it returns is a rate to start
-    a decay from.
+    A rate that is too low leaves the loss where it is, a good rate lowers it, and a rate that is
+    too high makes it rise. One short test shows all three, and the `suggestion` in its result is a
+    rate to start a decay from.
 
-    Each batch is compared with itself. `first_loss[i]` is the loss that batch i has at the first
-    weights, in the mode of training and with the random numbers of its step, Dropout's among
-    them; so the change is zero while the rate does nothing, whatever the batch. Where all losses
-    are positive, f is the logarithm, and the change that of a ratio. Otherwise f is
-    `arcsinh(loss / size)`, `size` the median of the absolute losses, zeros left out: a difference
-    for losses of about that size, and for those far above it the logarithm again, so that no
-    single batch decides.
+    Each batch is compared with itself. `first_loss[i]` is the loss of batch i at the first weights,
+    in training mode and with the random numbers of its step, such as Dropout's. So the change is
+    zero as long as the rate has no effect, whatever the batch. If all losses are positive, f is the
+    logarithm, and the change is that of a ratio. Otherwise f is `arcsinh(loss / size)`, where
+    `size` is the median of the absolute losses, zeros left out. That is a difference for losses of
+    about that size, and a logarithm for much larger ones, so that no single batch decides.
 
-    The test ends after `steps` batches, or earlier: where the average change is one that takes
-    `size` (or any positive loss) to more than `stop_at` times as much, or before the first loss
-    that is not finite. Comparing costs a forward pass in each step, or another whole step where
-    the model has a `train_step` of its own on TensorFlow or torch; and the memory of the weights
-    twice over.
+    The test ends after `steps` batches, or earlier: when the average change would raise a loss of
+    `size` (or any positive loss) to more than `stop_at` times itself, or before the first loss that
+    is not finite. The comparison costs a forward pass in each step, or a second whole step if the
+    model has its own `train_step` on TensorFlow or torch. It needs the memory of the weights twice.
 
-    It trains through `model.fit`, so what trains also tests: any data, loss, training step,
-    mixed precision, gradient accumulation. Whatever learning rate the optimizer has, it is left
-    aside meanwhile; all optimizers inside a `MultiOptimizer` train at the same rate. No callback
-    runs.
+    It trains through `model.fit`, so anything that trains can be tested: any data, loss, training
+    step, mixed precision, gradient accumulation. The learning rate of the optimizer, of whatever
+    kind, is set aside for the test; all optimizers inside a `MultiOptimizer` train at the same
+    rate. No callback runs.
 
-    Afterwards, also after an interruption or an error, everything is as it was, to the bit:
-    weights and all other variables of the model, its metrics and all optimizers that it holds,
-    the learning rate or schedule, compiled steps, `history`, and the random states of Python,
-    NumPy, torch and Keras. A model, metric or optimizer that was not built is built then, as `fit`
-    would have done it (on torch and JAX a `fit` that builds metrics draws more random numbers than
-    another).
-    What data does when it is read, it has done: a generator has given its batches away, and
-    a `tf.data` pipeline that shuffles has shuffled.
+    Afterwards, even after an interruption or an error, everything is as it was, to the bit: the
+    weights and all other variables of the model, its metrics and all optimizers that it holds, the
+    learning rate or schedule, compiled steps, `history`, and the random states of Python, NumPy,
+    torch and Keras. A model, metric or optimizer that was not built before the test is built after
+    it, as `fit` would have built it (on torch and JAX, a `fit` that builds metrics draws more
+    random numbers than one that does not). Data that was read stays read: a generator has used up
+    its batches, and a `tf.data` pipeline that shuffles has shuffled.
 
     Args:
         model: A compiled model.
-        x: The training data: all that `fit` takes. Data of fewer than `steps` batches is
-            repeated; what a generator gives is kept for that while the test runs.
+        x: The training data, of any kind that `fit` takes. Data with fewer than `steps` batches is
+            repeated; to repeat a generator, its batches are kept while the test runs.
         y: The targets, as `fit` takes them.
-        batch_size: Int >= 1 or `None`, as in `fit`. Use that of the training: the rates that a
-            model can take depend on it.
+        batch_size: Int >= 1 or `None`, as in `fit`. Use that of the training run: which rates work
+            depends on it.
         lowest: Float > 0, the first rate.
         highest: Float above `lowest`, the last rate.
         steps: Int >= 2, the number of batches, one rate each.
-        stop_at: Float > 1.
+        stop_at: Float > 1, the factor by which the loss may rise before the test ends.
         smoothing: Float in [0, 1), the weight of the past in the smoothed loss; 0 for none.
-        verbose: 0 for silence, else a progress bar ("auto" or 1) or a line at the end (2).
+        verbose: 0 for no output, "auto" or 1 for a progress bar, 2 for a line at the end.
         sample_weight: As in `fit`.
         class_weight: As in `fit`.
 
@@ -169,9 +166,9 @@ def find_learning_rate(
         `keras_decay.plot` draws it.
 
     Raises:
-        TypeError: an argument of the wrong type; an optimizer whose rate is that of another.
+        TypeError: an argument of the wrong type; an optimizer that takes its rate from another.
         ValueError: an argument out of its range; a model that is not compiled, or whose training
-            step gives no `loss` or does not use `model.optimizer`; data without a batch; a loss
+            step returns no `loss` or does not use `model.optimizer`; data without a batch; a loss
             that is not finite in the first batch.
 
     Example:
@@ -184,8 +181,8 @@ def find_learning_rate(
     True
 
     Source: Smith, "Cyclical Learning Rates for Training Neural Networks", 2015
-    (arXiv:1506.01186), section 3.3; rising exponentially, with the smoothed loss and where to
-    stop, in fastai's `lr_find`.
+    (arXiv:1506.01186), section 3.3; the exponential rise, the smoothed loss and the early stop
+    are from fastai's `lr_find`.
     """
     if not getattr(model, "compiled", False) or getattr(model, "optimizer", None) is None:
         raise ValueError(
@@ -215,17 +212,17 @@ def find_learning_rate(
     }
     try:
         with warnings.catch_warnings(), preserve_random_states(), preserve_attributes(model):
-            # Data of unknown length is read to its end, which Keras takes for an accident.
+            # Data of unknown length is read to its end on purpose.
             warnings.filterwarnings("ignore", "Your input ran out of data")
-            # Nobody passed it: it is the default of `fit`.
+            # `shuffle=True` is the default of `fit`; the user did not pass it.
             warnings.filterwarnings("ignore", "`shuffle=True` was passed")
             _build(model, arguments)
             with preserve_variables(model), trial.rates_set(model):
-                # Short data is repeated by the epoch, so these are more than enough.
+                # Short data is repeated in further epochs; `trial` stops after `steps` batches.
                 arguments["class_weight"] = class_weight
                 model.fit(**arguments, epochs=steps, callbacks=[trial])
     except (StopIteration, UnboundLocalError) as error:
-        # What Keras on JAX makes of data without a batch.
+        # Keras on JAX raises these for data without a batch.
         if trial.begun:
             raise
         raise ValueError(NO_BATCH) from error
@@ -233,12 +230,12 @@ def find_learning_rate(
 
 
 def _repeated(generator: Iterator[Any]) -> Iterator[Any]:
-    # `fit` takes generators, not iterators.
+    # A generator, because `fit` does not take other iterators.
     yield from itertools.cycle(generator)
 
 
 class _Exponential(keras.optimizers.schedules.LearningRateSchedule):
-    """The rates of the test, one a step, from the optimizer's present step on."""
+    """The rates of the test, one per step, from the optimizer's present step on."""
 
     def __init__(self, rates: NDArray[np.float64], first_step: int):
         self.rates = rates.astype("float32")
@@ -251,7 +248,7 @@ class _Exponential(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class _Trial(keras.callbacks.Callback):
-    """Takes down rate and losses of each batch, and says when it is enough."""
+    """Notes the rate and the losses of each batch, and ends the test."""
 
     def __init__(
         self,
@@ -287,7 +284,7 @@ class _Trial(keras.callbacks.Callback):
 
     @contextlib.contextmanager
     def rates_set(self, model: Any) -> Iterator[None]:
-        """Every optimizer of the model trains at the rates of the test, and then at its own."""
+        """Within the block, the model's optimizers train at the rates of the test."""
         inner = _keras.inner_optimizers(model.optimizer)
         self._first_steps = [(each, _step(each)) for each in inner]
         own = [(each, _keras.learning_rate(each)) for each in inner]
@@ -307,22 +304,22 @@ class _Trial(keras.callbacks.Callback):
         self._first = FirstLoss(self.model, self._forward)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        # Not the number of batches: a `LossScaleOptimizer` skips steps where gradients overflow.
+        # Not the number of batches: a `LossScaleOptimizer` skips steps whose gradients overflow.
         self._position = min(self._steps_taken(), len(self._rates) - 1)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if hasattr(self.model, "jax_state_sync"):
-            # `fit` on JAX keeps the step counter and the metrics to itself until then.
+            # During an epoch, `fit` on JAX does not update the step counter and the metrics.
             self.model.jax_state_sync()
         if not logs or "loss" not in logs:
             _checks.fail("model", self.model, "a model whose training step returns its `loss`")
         assert self._first is not None
         self._take_down(_number(logs["loss"]), self._first.value)
-        # What Keras logs is the mean since the last reset.
+        # Keras logs the mean since the last reset.
         self.model.reset_metrics()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if not self._loss:  # Data without a batch has none in the next epoch either.
+        if not self._loss:  # Data without a batch will have none in the next epoch either.
             self.model.stop_training = True
 
     def _take_down(self, loss: float, first_loss: float) -> None:
@@ -344,7 +341,7 @@ class _Trial(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def _steps_taken(self) -> int:
-        # An optimizer without variables in a `MultiOptimizer` stands still.
+        # In a `MultiOptimizer`, an optimizer without variables takes no steps.
         return max(_step(each) - first for each, first in self._first_steps)
 
     def result(self) -> RangeTest:
@@ -362,14 +359,16 @@ class _Trial(keras.callbacks.Callback):
 
 
 class _Comparison:
-    """Each loss compared with the first loss of the same batch, on a scale that is logarithmic
-    where all losses are positive, else for those that are large."""
+    """Compares each loss with the first loss of the same batch.
+
+    The scale is logarithmic if all losses are positive, else only for large losses.
+    """
 
     def __init__(self, loss: list[float], first_loss: list[float]):
         both = np.array([loss, first_loss])
         self._size = 0.0
         if both.min() <= 0:
-            # Half of the batches are no larger, whatever the others are.
+            # The median, which a few very large losses do not change.
             sizes = np.abs(both).max(axis=0)
             self._size = float(np.median(sizes[sizes > 0])) if sizes.any() else 1.0
         trained, first = self._scaled(both)
@@ -380,15 +379,14 @@ class _Comparison:
         return np.arcsinh(loss / self._size) if self._size else np.log(loss)
 
     def risen(self, stop_at: float, smoothing: float) -> bool:
-        """Whether a loss of typical size would by now be more than `stop_at` times as high."""
+        """Whether a loss of typical size has, on average, risen more than `stop_at` times."""
         weights = smoothing ** np.arange(len(self._change))[::-1]
         size = self._size or 1.0
         limit = self._scaled(stop_at * size) - self._scaled(size)
         return bool(weights @ self._change / weights.sum() > limit)
 
     def smoothed(self, smoothing: float) -> NDArray[np.float64]:
-        """The first loss of a typical batch, changed by the average of all changes so far, each
-        older one weighted less by the factor."""
+        """The first loss of a typical batch plus the moving average of the changes."""
         average, averages = 0.0, []
         for change in self._change:
             average = smoothing * average + (1 - smoothing) * change
@@ -407,9 +405,9 @@ def _number(value: Any) -> float:
 
 
 def _build(model: Any, arguments: dict[str, Any]) -> None:
-    """Makes the variables that `fit` else would make, so that there is something to go back to."""
+    """Makes the variables that `fit` would make, so that their first values can be restored."""
     if not model.built:
-        # TensorFlow makes those of the model with the first batch.
+        # On TensorFlow the first batch makes the variables of the model.
         model.evaluate(**arguments, callbacks=[_OneBatch()])
     if not model.optimizer.built:
         strategy = getattr(model, "distribute_strategy", None)

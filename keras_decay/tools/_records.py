@@ -1,4 +1,4 @@
-"""Records of several columns, as `pandas.DataFrame` takes them."""
+"""Records with columns that `pandas.DataFrame` accepts."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 
 class Columns:
-    """The base of a frozen dataclass some of whose fields are arrays of one length."""
+    """The base of a frozen dataclass in which some fields are arrays of the same length."""
 
     COLUMNS: tuple[str, ...] = ()
 
     @property
     def columns(self) -> dict[str, NDArray[Any]]:
-        """The arrays of one length by their names: `pandas.DataFrame(record.columns)`."""
+        """The arrays of the same length, by name: `pandas.DataFrame(record.columns)`."""
         return {name: getattr(self, name) for name in self.COLUMNS}
 
     def __eq__(self, other: object) -> bool:

@@ -26,23 +26,23 @@ from keras_decay.tools._preview import Source
 from keras_decay.tools._records import Columns
 
 LAST_EPOCH = 999_999
-"""What is larger in the `epoch` column of a file is something else: a time, a damaged number."""
+"""A larger number in the `epoch` column of a file is not an epoch: a time, a damaged number."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Rehearsal(Columns):
-    """What `rehearse` found, one entry an epoch, up to where `stop_at_minimum` stops.
+    """The result of `rehearse`, with one entry per epoch, up to where `stop_at_minimum` stops.
 
-    `columns` is a dict of the arrays of one length: `pandas.DataFrame(rehearsal.columns)` is a
-    table of the epochs.
+    `columns` is a dict of the arrays of the same length: `pandas.DataFrame(rehearsal.columns)` is
+    a table of the epochs.
 
     Args:
-        epoch: Ints, counted from 0. Of a plateau with `every`: floats, how many epochs had passed
+        epoch: Ints, counted from 0. For a plateau with `every`, floats: how many epochs had passed
             at each observation.
         learning_rate: The rate of the epoch's last step, as the logs would show it.
         scale: The product of the reductions before that step.
         value: The metric; NaN in an epoch without it.
-        reductions: The epochs at whose end the rate was reduced.
+        reductions: The epochs that ended with a reduction.
         monitor: The name of the metric.
 
     Example:
@@ -78,37 +78,38 @@ def rehearse(
 ) -> Rehearsal:
     """What a `PlateauDecay` would have done with these values of its metric, without training.
 
-    It decides with the callback's own code, in a copy: neither `plateau` nor `learning_rate` is
-    changed. Use it to choose `patience`, `factor` and `cooldown` on the metrics of an earlier
-    run. (The values stay what they are: how training would have gone on at another rate, only
-    training shows.)
+    The decisions are made by the callback's own code, in a copy: neither `plateau` nor
+    `learning_rate` is changed. Use it to choose `patience`, `factor` and `cooldown` on the metrics
+    of an earlier run. (The values are fixed: only training can show which values another rate
+    would have given.)
 
     Args:
-        plateau: A `PlateauDecay`. Where its metric is not a loss, it needs a `mode` other than
-            "auto", since there is no model here to ask.
-        values: One value an epoch (or, with `every`, each so many steps), from epoch 0 on: a list,
+        plateau: A `PlateauDecay`. If its metric is not a loss, it needs a `mode` other than
+            "auto", because there is no model whose metrics declare a direction.
+        values: One value per epoch (or, with `every`, per `every` steps), from epoch 0 on. A list,
             an array or a pandas `Series` of numbers, with `None` for an epoch without the metric;
-            or the `History` of an earlier `fit`, or its dict; or the path of a CSV file with a row
-            an epoch, as `CSVLogger` writes it: with any separator, a byte order mark or an index
-            column. Its `epoch` column, if it has one, may count from 0 or from 1; an epoch that is
-            left out is one without the metric. Where that column falls back, a run was resumed
-            there, and the later rows count; where it starts again from the file's first epoch,
-            another run begins: the last one is rehearsed, with a warning.
-        learning_rate: The rate to start from: a float > 0 or any `LearningRateSchedule`. (Of a
-            `PlateauScale`, what it is around: a rehearsal starts afresh.) Or an optimizer, or a
-            compiled model: on from where it stands, with its epochs, its scale and its state.
+            the `History` of an earlier `fit`, or its dict; or the path of a CSV file with one row
+            per epoch, as `CSVLogger` writes it. The file may have any separator, a byte order mark
+            or an index column. Its `epoch` column, if it has one, may count from 0 or from 1; a
+            missing epoch is an epoch without the metric. If the column falls back to an earlier
+            epoch, a run was resumed there, and the later rows count. If it starts again from the
+            file's first epoch, another run begins; the last run is rehearsed, with a warning.
+        learning_rate: The rate to start from: a float > 0 or any `LearningRateSchedule`. (From a
+            `PlateauScale`, only the schedule inside is used: a rehearsal starts afresh.) Or an
+            optimizer or a compiled model: then the rehearsal starts from its present epoch, scale
+            and state.
         steps_per_epoch: Int >= 1, the number of steps (batches) in an epoch; `None` for the
-            schedule's own, or that of a schedule in it. (For a float it does not matter.)
+            number of the schedule, or of a schedule inside it. (For a float it does not matter.)
 
     Returns:
-        A `Rehearsal`: the arrays `epoch`, `learning_rate`, `scale`, `value`, and `reductions`,
-        the epochs at whose end the rate was reduced. `keras_decay.plot` draws it.
+        A `Rehearsal`: the arrays `epoch`, `learning_rate`, `scale` and `value`, and `reductions`,
+        the epochs that ended with a reduction. `keras_decay.plot` draws it.
 
     Raises:
         TypeError: an argument of the wrong type.
-        ValueError: an argument out of its range; a file or a column that is not there, a row
-            that is longer or shorter than the header; no `steps_per_epoch` where the schedule
-            has none; `mode="auto"` and no loss.
+        ValueError: an argument out of its range; a file or a column that does not exist; a row
+            longer or shorter than the header; no `steps_per_epoch`, if the schedule has none
+            either; `mode="auto"` with a metric that is not a loss.
 
     Example:
 
@@ -126,7 +127,7 @@ def rehearse(
         rate = PlateauScale(rate.base)
     observed = _metric_values(values, plateau.monitor)
 
-    # The callback needs no more of a model than this.
+    # These are all the attributes of a model that the callback needs here.
     optimizer = keras.optimizers.SGD(rate)
     model = SimpleNamespace(optimizer=optimizer, metrics=[], built=False, stop_training=False)
     copy = plateau.from_config(
@@ -165,7 +166,7 @@ def rehearse(
 
 
 def _metric_values(values: Any, monitor: str) -> list[float | None]:
-    """One value an epoch, from wherever they are."""
+    """One value per epoch, from data of any accepted kind."""
     must = "a list of numbers (or None), one an epoch, a `History`, or the path of a CSV file"
     if isinstance(values, (keras.callbacks.History, dict)):
         return list(map(float, history_values("values", values, monitor)))
@@ -183,7 +184,7 @@ def _metric_values(values: Any, monitor: str) -> list[float | None]:
 
 
 def history_values(name: str, history: Any, key: str) -> Sequence[float]:
-    """The values of a metric in every epoch of a `History`, or of the dict in one."""
+    """The values of a metric in every epoch of a `History` or of its dict."""
     logs = history if isinstance(history, dict) else history.history
     if key not in logs:
         _checks.fail(name, sorted(logs), f"a `History` with `{key}` in it")
@@ -199,13 +200,13 @@ def history_values(name: str, history: Any, key: str) -> Sequence[float]:
 
 
 def _csv_values(path: Path, monitor: str) -> list[float | None]:
-    """One value an epoch; of several runs in the file, those of the last one."""
+    """One value per epoch, from the last run in the file."""
     run: dict[int, float | None] = {}
     first = runs = 0
     for epoch, value in _csv_epochs(path, monitor):
         if not run or epoch <= first:
             run, first, runs = {}, epoch, runs + 1
-        elif epoch <= next(reversed(run)):  # Resumed: what came after was trained again.
+        elif epoch <= next(reversed(run)):  # Resumed: the epochs from here on were trained again.
             run = {earlier: run[earlier] for earlier in run if earlier < epoch}
         run[epoch] = value
     if runs > 1:
@@ -214,12 +215,12 @@ def _csv_values(path: Path, monitor: str) -> list[float | None]:
             "one is rehearsed. (To rehearse another one, pass its values as a list.)",
             stacklevel=4,
         )
-    start = 1 if first == 1 else 0  # Counted from 1, or from 0 as Keras does.
+    start = 1 if first == 1 else 0  # Keras counts from 0; other tools count from 1.
     return [run.get(epoch) for epoch in range(start, next(reversed(run)) + 1)]
 
 
 def _csv_epochs(path: Path, monitor: str) -> Iterator[tuple[int, float | None]]:
-    """Epoch and value of each row, where there is no `epoch` column counted from 0."""
+    """The epoch and value of each row; without an `epoch` column, rows are counted from 0."""
     if not path.is_file():
         _checks.fail("values", str(path), "the path of a file that exists")
     content = path.read_bytes()
@@ -253,7 +254,7 @@ def _csv_epochs(path: Path, monitor: str) -> Iterator[tuple[int, float | None]]:
             fail(f"whose `epoch` is an int from 0 to {LAST_EPOCH}; line {line} has {cell!r}")
         cell = cells[monitor]
         try:
-            # `CSVLogger` writes "NA" where an epoch lacks the metric.
+            # `CSVLogger` writes "NA" for an epoch without the metric.
             value = None if cell in ("", "NA") else float(cell)
         except ValueError:
             fail(f"with numbers in `{monitor}`; line {line} has {cell!r}")
@@ -263,7 +264,7 @@ def _csv_epochs(path: Path, monitor: str) -> Iterator[tuple[int, float | None]]:
 
 
 def _csv_separator(text: str, monitor: str) -> str:
-    """The one that makes a column of the metric, or else the most frequent one of the header."""
+    """The separator that makes the metric a column, or else the header's most frequent one."""
     separators = ",;\t| "
     header = next(filter(str.strip, text.splitlines()), "")
     for separator in separators:
@@ -274,7 +275,7 @@ def _csv_separator(text: str, monitor: str) -> str:
 
 
 def _csv_epoch(cell: str) -> int:
-    epoch = float(cell)  # pandas writes 3.0 in a column that once had a gap.
+    epoch = float(cell)  # pandas writes 3.0 for 3 if the column once had a gap.
     if not (epoch.is_integer() and 0 <= epoch <= LAST_EPOCH):
         raise ValueError
     return int(epoch)

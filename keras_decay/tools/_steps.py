@@ -21,19 +21,19 @@ def steps_per_epoch(data: Any, batch_size: int | None = None) -> int:
     ```
 
     Args:
-        data: What `fit` takes: an array, or a tuple, list or dict of arrays (only the first is
-            looked at); a `tf.data.Dataset`; a `keras.utils.PyDataset`; a torch `DataLoader`.
-            With `validation_split`, the part that is trained on.
-        batch_size: Int >= 1, for arrays, 32 unless given, as in `fit`. The others make their
+        data: What `fit` takes: an array, or a tuple, list or dict of arrays (only the size of the
+            first one counts); a `tf.data.Dataset`; a `keras.utils.PyDataset`; a torch
+            `DataLoader`. With `validation_split`, pass only the training part.
+        batch_size: Int >= 1, for arrays only; 32 unless given, as in `fit`. Other data makes its
             own batches.
 
     Returns:
         Int >= 1.
 
     Raises:
-        TypeError: data of a kind that `fit` does not take, or `batch_size` not an int.
-        ValueError: a length that is unknown or infinite, no data, or a `batch_size` beside
-            data that makes its own batches.
+        TypeError: data that `fit` does not take, or a `batch_size` that is not an int.
+        ValueError: a length that is unknown or infinite, no data, or a `batch_size` for data that
+            makes its own batches.
 
     Example:
 
@@ -67,8 +67,8 @@ def _first_array(data: Any) -> Any:
 
 
 def _batches(data: Any) -> int | None:
-    """The number of batches that the data makes, `None` where it does not know."""
-    if callable(getattr(data, "cardinality", None)):  # A `tf.data.Dataset`: below 0 is unknown.
+    """The number of batches that the data makes; `None` if that is unknown."""
+    if callable(getattr(data, "cardinality", None)):  # A `tf.data.Dataset`; unknown is below 0.
         count = int(data.cardinality())
         return None if count < 0 else count
     try:
@@ -77,7 +77,7 @@ def _batches(data: Any) -> int | None:
             return None if count is None else int(count)
         if hasattr(data, "batch_sampler"):  # A torch `DataLoader`.
             return len(data)
-    except (NotImplementedError, TypeError):  # Neither defines a length where it has none.
+    except (NotImplementedError, TypeError):  # What these two raise if they have no length.
         return None
     if isinstance(data, types.GeneratorType):
         return None
