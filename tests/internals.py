@@ -10,7 +10,8 @@ from keras_decay.callbacks._base import ONE_FIT
 from keras_decay.optimizer._attach import attached_to
 from keras_decay.optimizer._rates import effective_rate, schedule_of
 from keras_decay.optimizer._state import PlateauState
-from keras_decay.plateau._rule import Rule, forget_start
+from keras_decay.plateau._best_weights import forget_start
+from keras_decay.plateau._rule import Rule
 from keras_decay.schedules._base import Tensors, counting_epochs
 
 __all__ = [

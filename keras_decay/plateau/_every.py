@@ -17,6 +17,68 @@ from keras_decay.optimizer._restore import (
 )
 
 
+class InsideEpoch:
+    """When `PlateauDecay(every=...)` observes, and what.
+
+    Args:
+        every: Int >= 1, the steps between two observations.
+        monitor: The name of the metric.
+        data: What it is evaluated on; `None` for the mean over the batches of the training run.
+    """
+
+    def __init__(self, every: int, monitor: str, data: Any):
+        self.every, self._monitor, self._data = every, monitor, data
+        self._mean = BatchMean(monitor)
+        self.position = 0
+        """The step that training has reached."""
+        self._left_out = 0
+        """The steps in `position` that no optimizer has counted: a `LossScaleOptimizer` skips
+        steps whose gradients overflow."""
+
+    def check(self) -> None:
+        """Refuses a metric of data that is not there."""
+        if self._data is None and self._monitor.startswith("val_"):
+            must = (
+                "what `evaluate` takes, since `every` observes a metric of it in the middle of an "
+                f'epoch; for the loss of the training run pass monitor="loss" instead of '
+                f"{self._monitor!r}"
+            )
+            _checks.fail("validation_data", self._data, must)
+
+    def begin_epoch(self, counted: int, first: bool) -> bool:
+        """Begins an epoch; returns whether the next mean lacks batches of the run before.
+
+        Args:
+            counted: The steps that the optimizer has counted.
+            first: Whether it is the first epoch of a `fit`.
+        """
+        # The position never goes back when updates of this `fit` were skipped, so no step is
+        # observed twice.
+        self._left_out = 0 if first else max(self.position - counted, 0)
+        self.position = counted + self._left_out
+        lacks = self._data is None and first and not self._mean.begin_fit(self.position)
+        self._mean.begin_epoch()
+        return lacks
+
+    def advance(self, counted: int) -> bool:
+        """Moves on to so many counted steps; returns whether an observation is due."""
+        before, self.position = self.position, counted + self._left_out
+        return self.position // self.every != before // self.every
+
+    def value(self, model: Any) -> float:
+        if self._data is None:
+            return self._mean.value(model)
+        return evaluate(model, self._data, self._monitor)
+
+    def end_epoch(self, model: Any, counted: int) -> None:
+        if self._data is None:
+            self._mean.end_epoch(model, counted)
+
+    def forget_batches(self) -> None:
+        """Begins a new mean, after the model's metrics have been reset."""
+        self._mean = BatchMean(self._monitor)
+
+
 def evaluate(model: Any, data: Any, monitor: str) -> float:
     """A metric of the validation data, evaluated without any effect on the training run."""
     with preserve_metrics(model), preserve_random_states(), preserve_modes(model):
@@ -100,3 +162,22 @@ def preserve_metrics(model: Any) -> Iterator[None]:
         yield
     finally:
         values.restore()
+
+
+def checked_data(value: Any, every: int | None, monitor: str) -> Any:
+    if value is None:
+        return None
+    if every is None:
+        must = "left out without `every`; `fit` has its own, of which each epoch is an observation"
+        _checks.fail("validation_data", type(value).__name__, must)
+    if not monitor.startswith("val_"):
+        _checks.fail("monitor", monitor, 'a metric of `validation_data`, such as "val_loss"')
+    if hasattr(value, "__next__"):
+        must = "data that can be evaluated many times, not an iterator, which ends after the first"
+        _checks.fail("validation_data", type(value).__name__, must)
+    first = value
+    while isinstance(first, (tuple, list, dict)) and first:
+        first = next(iter(first.values() if isinstance(first, dict) else first))
+    if isinstance(first, (tuple, list, dict)) or (getattr(first, "shape", None) or [1])[0] == 0:
+        _checks.fail("validation_data", type(value).__name__, "data with at least one sample")
+    return value

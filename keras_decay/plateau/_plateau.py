@@ -17,9 +17,10 @@ from keras_decay.callbacks._warnings import Warnings, usable_weights
 from keras_decay.optimizer._attach import Attached, attach, remake_train_function
 from keras_decay.optimizer._rates import learning_rates
 from keras_decay.optimizer._state import Clock, State
-from keras_decay.plateau._every import BatchMean, evaluate
+from keras_decay.plateau._best_weights import BestWeights
+from keras_decay.plateau._every import InsideEpoch, checked_data
 from keras_decay.plateau._processes import all_reduce_mean
-from keras_decay.plateau._rule import Rule, forget_start
+from keras_decay.plateau._rule import Rule
 from keras_decay.plateau._snapshot import Snapshot, Write, reduction, restoring_weights
 
 ONLY_ONE = (
@@ -210,7 +211,7 @@ class PlateauDecay(RateCallback):
         self.reduce_on = _checks.choice("reduce_on", reduce_on, ("plateau", "improvement"))
         self.start_from_epoch = _checks.integer("start_from_epoch", start_from_epoch, 0)
         self.every = None if every is None else _checks.integer("every", every, 1)
-        self.validation_data = _validation_data(validation_data, self.every, self.monitor)
+        self.validation_data = checked_data(validation_data, self.every, self.monitor)
         self.restore_best_weights = _checks.boolean("restore_best_weights", restore_best_weights)
         self.recover = _checks.boolean("recover", recover)
         self.stop_at_minimum = _checks.boolean("stop_at_minimum", stop_at_minimum)
@@ -227,12 +228,10 @@ class PlateauDecay(RateCallback):
             on_improvement=self.reduce_on == "improvement",
         )
         self.observations: list[Observation] = []
-        self._mean = BatchMean(self.monitor)
-        self._position = 0
-        """The step that training has reached."""
-        self._left_out = 0
-        """The steps in `_position` that no optimizer has counted: a `LossScaleOptimizer` skips
-        steps whose gradients overflow."""
+        self._inside = self._new_inside()
+        self._best_weights = BestWeights(
+            self.restore_best_weights, self.restore_best_weights and self.recover
+        )
         self._attached: Attached | None = None
         self._kept: Snapshot | None = None
         """The end of the last finite epoch, or the start of training."""
@@ -242,8 +241,13 @@ class PlateauDecay(RateCallback):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy is another callback, which does not own the optimizer's state.
-        own = {"_attached": None, "_kept": None, "_mean": BatchMean(self.monitor)}
+        own: dict[str, Any] = {"_attached": None, "_kept": None, "_inside": self._new_inside()}
         return {**super().__getstate__(), **own, "observations": []}
+
+    def _new_inside(self) -> InsideEpoch | None:
+        if self.every is None:
+            return None
+        return InsideEpoch(self.every, self.monitor, self.validation_data)
 
     def _arguments(self) -> dict[str, Any]:
         # Data cannot be part of a config.
@@ -342,8 +346,8 @@ class PlateauDecay(RateCallback):
 
     def set_model(self, model: Any) -> None:
         self._kept, self._was_finite, self._undone = None, False, False
-        if self.every is not None and self.monitor.startswith("val_"):
-            _check_data(self.validation_data, self.monitor)
+        if self._inside is not None:
+            self._inside.check()
         super().set_model(model)
         self._known().owner = id(self)
 
@@ -363,52 +367,45 @@ class PlateauDecay(RateCallback):
         if first:
             self._warnings.leave_rates(self._optimizer)
             self._say_where_it_goes_on(epoch)
-            self._keep_start()
-        counted = max(self._shared.counters, default=0)
-        # The position never goes back when updates of this `fit` were skipped, so no step is
-        # observed twice.
-        self._left_out = 0 if first else max(self._position - counted, 0)
-        self._position = counted + self._left_out
-        self._begin_mean(first)
-        if first or self.every is None:
+            self._best_weights.begin(self._known(), self.model)
+        if self._inside is not None:
+            lacks = self._inside.begin_epoch(max(self._shared.counters, default=0), first)
+            found = self._shared.found
+            known = self._known().state.has_observed or (found is not None and found.loaded)
+            if lacks and known:
+                self._warnings.warn_if_batches_missing(
+                    self.monitor, self._inside.position, self._inside.every
+                )
+        if first or self._inside is None:
             self._keep()
-
-    def _begin_mean(self, first: bool) -> None:
-        if self.every is None or self.validation_data is not None:
-            return
-        if first and not self._mean.begin_fit(self._position):
-            state, found = self._known().state, self._shared.found
-            if state.has_observed or (found is not None and found.loaded):
-                self._warnings.warn_if_batches_missing(self.monitor, self._position, self.every)
-        self._mean.begin_epoch()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_end(batch, logs)
-        if self._starts_over:
-            self._note_first_loss({} if logs is None else logs)
-        if self.every is None:
-            return
-        before, shared = self._position, self._shared
-        counted = max(shared.counters, default=0) + self._left_out
-        self._position = counted + (shared.updates or 1) * (self._this_run().batch + 1)
-        if self._position // self.every != before // self.every:
-            self._observe_inside_epoch({} if logs is None else logs)
+        logs = {} if logs is None else logs
+        attached = self._known()
+        if self._best_weights.awaits_first_loss(attached.state):
+            loss = _number(logs.get("loss", math.nan))
+            attached.commit(
+                self._best_weights.after_first_batch(attached.state, loss, self._optimizer)
+            )
+        if self._inside is not None:
+            shared = self._shared
+            updates = (shared.updates or 1) * (self._this_run().batch + 1)
+            if self._inside.advance(max(shared.counters, default=0) + updates):
+                self._observe_inside_epoch(self._inside, logs)
 
-    def _observe_inside_epoch(self, logs: dict[str, Any]) -> None:
+    def _observe_inside_epoch(self, inside: InsideEpoch, logs: dict[str, Any]) -> None:
         run, attached = self._this_run(), self._owned()
         sync_variables(self.model)
-        if self.validation_data is None:
-            value = self._mean.value(self.model)
-        else:
-            value = evaluate(self.model, self.validation_data, self.monitor)
+        value = inside.value(self.model)
         finite = not self.recover or self._all_finite({**logs, self.monitor: value})
         number = value if finite else math.nan
         reduced = self._observe(
             number, run.epoch, attached.state.clock, finite, logs.get("loss"), keep=True
         )
-        self.observations.append(Observation(self._position, value, reduced))
+        self.observations.append(Observation(inside.position, value, reduced))
         if self.verbose:
-            print(f"\nStep {self._position}: PlateauDecay observes {self.monitor} {value:.6g}.")
+            print(f"\nStep {inside.position}: PlateauDecay observes {self.monitor} {value:.6g}.")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = {} if logs is None else logs
@@ -416,9 +413,8 @@ class PlateauDecay(RateCallback):
         attached, optimizer = self._owned(), self._optimizer
         self._warnings.warn_if_rates_moved(optimizer)
         clock = self._ended(optimizer, attached, epoch)
-        if self.every is not None:
-            if self.validation_data is None:
-                self._mean.end_epoch(self.model, max(attached.counters(), default=0))
+        if self._inside is not None:
+            self._inside.end_epoch(self.model, max(attached.counters(), default=0))
             attached.commit(replace(attached.state, clock=clock))
             if self.observations:
                 logs.setdefault(self.monitor, self.observations[-1].value)
@@ -469,7 +465,8 @@ class PlateauDecay(RateCallback):
             plateau, due = self._rule.observe(before.plateau, number, self._direction())
             after = replace(after, plateau=plateau)
             if plateau.best != before.plateau.best:
-                after = self._with_best_weights(after, loss)
+                loss = None if loss is None else _number(loss)
+                after = self._best_weights.after_better(after, loss, self.model, self._optimizer)
         finite = finite and math.isfinite(number)
         self._was_finite |= finite
         recovers = self.recover and not finite
@@ -483,44 +480,6 @@ class PlateauDecay(RateCallback):
             # Elsewhere the copy is made when an epoch begins, but a custom loop has no epoch hook.
             self._keep()
         return reduced
-
-    @property
-    def _starts_over(self) -> bool:
-        """Whether a run that has learned nothing goes back to its start."""
-        return self.restore_best_weights and self.recover
-
-    def _keep_start(self) -> None:
-        """Makes the first weights the best ones until training has learned something."""
-        attached = self._known()
-        fresh = not attached.state.has_observed and attached.state.best_weights is None
-        if self._starts_over and fresh:
-            # (A model that is built by its first batch has no weights yet.)
-            attached.commit(replace(attached.state, best_weights=self.model.get_weights() or None))
-
-    def _note_first_loss(self, logs: dict[str, Any]) -> None:
-        attached = self._known()
-        state = attached.state
-        if state.has_observed or state.best_weights is None or state.plateau.start_loss is not None:
-            return
-        loss = all_reduce_mean(_number(logs.get("loss", math.nan)), self._optimizer, state)
-        if math.isfinite(loss):
-            state = replace(state, plateau=replace(state.plateau, start_loss=loss))
-        else:  # There is nothing to compare later losses with.
-            state = replace(state, best_weights=None)
-        attached.commit(state)
-
-    def _with_best_weights(self, state: State, loss: Any) -> State:
-        """The state after a better value, with the weights to go back to."""
-        if not self.restore_best_weights:
-            return replace(state, best_weights=None)
-        plateau = state.plateau
-        if plateau.start_loss is not None and state.best_weights is not None:
-            if loss is not None:
-                loss = all_reduce_mean(_number(loss), self._optimizer, state)
-            plateau = forget_start(plateau, loss)
-            if plateau.start_loss is not None:
-                return replace(state, plateau=plateau)
-        return replace(state, plateau=plateau, best_weights=self.model.get_weights())
 
     def _keep(self) -> None:
         """Keeps a copy to go back to, unless it is not finite.
@@ -549,7 +508,7 @@ class PlateauDecay(RateCallback):
             )
             writes += [] if self._kept is None else [self._kept.restoring()]
         # A finite state from which training diverges at a lower rate too is spoilt already.
-        again = recovers and self._undone and self._starts_over and state.best_weights is not None
+        again = recovers and self._undone and state.best_weights is not None
         if again or (made is not None and self.restore_best_weights and not recovers):
             weights = usable_weights(state.best_weights, self.model)
             state = replace(state, best_weights=weights)
@@ -593,15 +552,15 @@ class PlateauDecay(RateCallback):
         """
         ahead = [now - before for now, before in zip(attached.counters(), counters, strict=True)]
         clock = attached.state.clock.counters_moved(ahead)
-        inside_epoch = self.every is not None and self._run is not None
+        inside_epoch = self._inside is not None and self._run is not None
         if clock != attached.state.clock:
             attached.commit(replace(attached.state, clock=clock), inside_epoch=inside_epoch)
             remake_train_function(self.model, self._optimizer)
-        if inside_epoch:
+        if self._inside is not None and inside_epoch:
             moved = zip(self._shared.counters, ahead, strict=True)
             self._shared.counters = [counter + by for counter, by in moved]
             self.model.reset_metrics()
-            self._mean = BatchMean(self.monitor)
+            self._inside.forget_batches()
 
     def _say_where_it_goes_on(self, epoch: int) -> None:
         """When training begins: warns if the state does not fit, and reports where it goes on."""
@@ -690,34 +649,6 @@ class PlateauDecay(RateCallback):
                 f'mode="max". Received: monitor={self.monitor!r}, mode="auto"'
             )
         return direction
-
-
-def _validation_data(value: Any, every: int | None, monitor: str) -> Any:
-    if value is None:
-        return None
-    if every is None:
-        must = "left out without `every`; `fit` has its own, of which each epoch is an observation"
-        _checks.fail("validation_data", type(value).__name__, must)
-    if not monitor.startswith("val_"):
-        _checks.fail("monitor", monitor, 'a metric of `validation_data`, such as "val_loss"')
-    if hasattr(value, "__next__"):
-        must = "data that can be evaluated many times, not an iterator, which ends after the first"
-        _checks.fail("validation_data", type(value).__name__, must)
-    first = value
-    while isinstance(first, (tuple, list, dict)) and first:
-        first = next(iter(first.values() if isinstance(first, dict) else first))
-    if isinstance(first, (tuple, list, dict)) or (getattr(first, "shape", None) or [1])[0] == 0:
-        _checks.fail("validation_data", type(value).__name__, "data with at least one sample")
-    return value
-
-
-def _check_data(data: Any, monitor: str) -> None:
-    if data is None:
-        must = (
-            "what `evaluate` takes, since `every` observes a metric of it in the middle of an "
-            f'epoch; for the loss of the training run pass monitor="loss" instead of {monitor!r}'
-        )
-        _checks.fail("validation_data", data, must)
 
 
 def _number(value: Any) -> float:

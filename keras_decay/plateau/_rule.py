@@ -8,27 +8,6 @@ from dataclasses import dataclass, replace
 
 from keras_decay.optimizer._state import PlateauState
 
-VALUE_GAIN, LOSS_GAIN = 0.05, 0.5
-"""A training run has learned something when it is better than at the start by one of these
-fractions. Chosen by `python -m tests.benchmarks.decisions`."""
-
-
-def forget_start(state: PlateauState, loss: float | None) -> PlateauState:
-    """The state after a better value; its start is dropped once training has learned something.
-
-    Args:
-        state: Has a `start_loss`, and the better value as its `best`.
-        loss: The training loss beside the value; `None` if there is none to compare.
-    """
-    start, best = state.start_loss, state.best
-    assert start is not None
-    assert best is not None
-    first = best if state.start_value is None else state.start_value
-    gained = abs(best - first) > VALUE_GAIN * abs(first)
-    if gained or loss is None or loss <= start - LOSS_GAIN * abs(start):
-        return replace(state, start_loss=None, start_value=None)
-    return replace(state, start_value=first)
-
 
 @dataclass(frozen=True)
 class Rule:

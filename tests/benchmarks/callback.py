@@ -92,7 +92,7 @@ def _inside_epoch(budget: float) -> Iterator[dict[str, Any]]:
     ends = list(variants)[len(steps) :]
     observation = "an observation, but for its evaluation"
     vars(model)["evaluate"] = lambda *_, **__: {"loss": 1.0}
-    variants[observation] = repeated(lambda: callback._observe_inside_epoch({}))
+    variants[observation] = repeated(lambda: callback._observe_inside_epoch(callback._inside, {}))
     medium = list(steps)[-1]
     yield from measurements(
         "PlateauDecay, inside an epoch",
