@@ -20,6 +20,9 @@ import keras_decay
 from keras_decay import PlateauDecay
 
 DEMO = Path(__file__).parent.parent / "notebooks" / "demo.py"
+# The program is the same on all versions, and slow.
+pytestmark = pytest.mark.any_keras
+
 STEPS = 43  # Of 1,347 images, in batches of 32.
 
 

@@ -163,6 +163,7 @@ def test_a_process_that_changes_its_rate_alone_is_an_error_on_all(two_processes,
         assert "would drift apart" in record["error"]
 
 
+@pytest.mark.any_keras
 def test_two_processes_that_were_killed_go_on_as_if_they_had_not_been(tmp_path):
     """From what the first one alone has written."""
     expected = on_one_device("step")

@@ -13,8 +13,8 @@ from keras_decay import (
     LinearWarmup,
     PlateauScale,
     StepDecay,
-    _formula,
 )
+from keras_decay.schedules import _base
 
 pytestmark = [
     new_keras,
@@ -67,7 +67,7 @@ def test_a_counter_that_has_wrapped_gives_the_rate_of_the_last_step(schedule, ra
 @every_schedule
 def test_tensors_give_that_rate_too(schedule, rate, monkeypatch):
     """As a step of torch on an accelerator computes it."""
-    monkeypatch.setattr(_formula, "read_if_eager", lambda step: None)
+    monkeypatch.setattr(_base, "read_if_eager", lambda step: None)
     step = keras.ops.convert_to_tensor(-(2**31) + 5, "int32")
     assert number(schedule(step)) == pytest.approx(rate, rel=1e-5)
 

@@ -16,6 +16,9 @@ from support import BACKEND, data, fit, model, number
 
 from keras_decay import PlateauDecay, StepDecay
 
+# Programs that are the same on all versions, and slow.
+pytestmark = pytest.mark.any_keras
+
 RECIPES = Path(__file__).parent.parent / "notebooks" / "devices"
 
 
