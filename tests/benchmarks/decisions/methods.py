@@ -27,8 +27,8 @@ GOES_BACK = {
 
 Form = tuple[float, int]
 """Factor and patience."""
-FORMS: tuple[Form, ...] = ((0.1, 10), (0.5, 5), (0.3, 3))
-OTHER_FORMS: tuple[Form, ...] = ((0.1, 5), (0.1, 3))
+FORMS: tuple[Form, ...] = ((0.1, 10), (0.3, 3))
+OTHER_FORMS: tuple[Form, ...] = ((0.5, 5), (0.1, 5), (0.1, 3))
 CHOSEN, SECOND = "restore + zero", "restore + zero + second"
 """The forms of going back that the other questions are asked with."""
 
@@ -195,17 +195,13 @@ STUCK = {"stuck": stuck, "stuck1": no_better_than_start}
 
 def methods(forms: bool = False) -> list[Method]:
     """The methods that are compared; with `forms`, all those that were tried."""
-    last = FORMS[-1]
     return [
         Method("constant", lambda rate, epochs, steps: Table(np.full(epochs * steps, rate), steps)),
         Method("ReduceLROnPlateau", lambda rate, epochs, steps: KerasPlateau(rate, steps)),
         *(plateau(form) for form in FORMS),
         *(plateau(form, restore) for restore in list(GOES_BACK)[:3] for form in FORMS),
-        *(plateau(form, CHOSEN, "start", times) for times in (2, 0.9) for form in FORMS),
-        *(plateau(form, CHOSEN, kind) for kind in STUCK for form in FORMS[::2]),
-        plateau(last, SECOND, "start", 2),
-        plateau(last, CHOSEN, "first", K),
-        plateau(FORMS[0], "", "first", K),
+        *(plateau(form, CHOSEN, "start", 0.9) for form in FORMS),
+        *(plateau(form, CHOSEN, "stuck1") for form in FORMS),
         *(_other_forms() if forms else []),
         _schedule("StepDecay .1 every third", _step_decay, known_length=True),
         _schedule("InverseTimeDecay .5", _inverse),
@@ -216,17 +212,23 @@ def methods(forms: bool = False) -> list[Method]:
 
 
 def _other_forms() -> list[Method]:
+    every, half, last = (*FORMS, *OTHER_FORMS), OTHER_FORMS[0], FORMS[-1]
     return [
-        *(plateau(form, restore) for restore in list(GOES_BACK)[3:] for form in FORMS),
-        *(plateau(form, SECOND) for form in OTHER_FORMS),
-        *(plateau(form, SECOND, "first", K) for form in (*FORMS, *OTHER_FORMS)),
-        *(plateau(form, SECOND, "start", 2) for form in (*FORMS[:2], *OTHER_FORMS)),
-        *(plateau(form, SECOND, "both", K) for form in (*FORMS, *OTHER_FORMS)),
-        *(plateau(FORMS[-1], SECOND, "first", times) for times in (math.inf, 1, 2, 10)),
-        *(plateau(FORMS[-1], SECOND, "start", times) for times in (1, K)),
-        plateau(FORMS[-1], SECOND, "best", 3),
+        *(plateau(half, restore) for restore in ("", *list(GOES_BACK)[:3])),
+        *(plateau(form, restore) for restore in list(GOES_BACK)[3:] for form in (*FORMS, half)),
+        *(plateau(form, SECOND) for form in OTHER_FORMS[1:]),
+        *(plateau(form, CHOSEN, "start", 2) for form in (*FORMS, half)),
+        *(plateau(form, SECOND, "start", 2) for form in every),
+        *(plateau(last, SECOND, "start", times) for times in (1, K)),
+        plateau(half, CHOSEN, "start", 0.9),
+        *(plateau(form, CHOSEN, "stuck") for form in FORMS),
+        *(plateau(form, SECOND, "first", K) for form in every),
+        *(plateau(form, SECOND, "both", K) for form in every),
+        *(plateau(last, SECOND, "first", times) for times in (math.inf, 1, 2, 10)),
+        plateau(last, SECOND, "best", 3),
+        plateau(last, CHOSEN, "first", K),
+        *(plateau(form, "", "first", K) for form in FORMS),
         plateau(FORMS[0], "", "first", math.inf),
-        plateau(FORMS[-1], "", "first", K),
     ]
 
 
