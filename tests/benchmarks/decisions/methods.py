@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -179,9 +180,9 @@ def above_best(times: float) -> Callable[[Losses, Losses], bool]:
     return exploded
 
 
-def no_better_than_start(best: Losses, first_value: float) -> bool:
+def no_better_than_start(best: Losses, first_value: float, share: float = 0.98) -> bool:
     """The best epoch is about as bad as the start: nothing was learnt that is worth keeping."""
-    return not (best.training <= 0.9 * best.first or best.value <= 0.98 * first_value)
+    return not (best.training <= 0.9 * best.first or best.value <= share * first_value)
 
 
 def stuck(best: Losses, first_value: float) -> bool:
@@ -189,7 +190,12 @@ def stuck(best: Losses, first_value: float) -> bool:
     return not best.training <= 2 * best.first or no_better_than_start(best, first_value)
 
 
-STUCK = {"stuck": stuck, "stuck1": no_better_than_start}
+STUCK = {
+    "stuck": stuck,
+    "stuck1": no_better_than_start,
+    "stuck1 (0.9)": functools.partial(no_better_than_start, share=0.9),
+    "stuck1 (0.8)": functools.partial(no_better_than_start, share=0.8),
+}
 """Whether a reduction goes back to the start, of the best epoch's losses and the first value."""
 
 
@@ -221,7 +227,7 @@ def _other_forms() -> list[Method]:
         *(plateau(form, SECOND, "start", 2) for form in every),
         *(plateau(last, SECOND, "start", times) for times in (1, K)),
         plateau(half, CHOSEN, "start", 0.9),
-        *(plateau(form, CHOSEN, "stuck") for form in FORMS),
+        *(plateau(form, CHOSEN, kind) for kind in STUCK if kind != "stuck1" for form in FORMS),
         *(plateau(form, SECOND, "first", K) for form in every),
         *(plateau(form, SECOND, "both", K) for form in every),
         *(plateau(last, SECOND, "first", times) for times in (math.inf, 1, 2, 10)),
