@@ -109,6 +109,8 @@ def train_all(tasks: list[Task], arguments: argparse.Namespace) -> list[scores.R
 def rows_of(
     trainer, data: Data, seed: int, compared: list[Method], rates: list[float], lengths
 ) -> list[scores.Row]:
+    if not compared:
+        return []
     configurations = [(method, rate) for method in compared for rate in rates]
     runs = trainer.train(data, seed, configurations, lengths)
     peaks = {

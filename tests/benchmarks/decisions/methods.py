@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -12,6 +12,8 @@ import keras
 import numpy as np
 
 import keras_decay
+from keras_decay.optimizer._state import PlateauState
+from keras_decay.plateau._best_weights import forget_start
 
 GOES_BACK = {
     "restore": "the weights",
@@ -27,10 +29,12 @@ GOES_BACK = {
 
 Form = tuple[float, int]
 """Factor and patience."""
-FORMS: tuple[Form, ...] = ((0.1, 10), (0.5, 5), (0.3, 3))
-OTHER_FORMS: tuple[Form, ...] = ((0.1, 5), (0.1, 3))
+FORMS: tuple[Form, ...] = ((0.1, 10), (0.1, 5), (0.3, 3))
+OTHER_FORMS: tuple[Form, ...] = ((0.5, 5), (0.1, 3))
 CHOSEN, SECOND = "restore + zero", "restore + zero + second"
 """The forms of going back that the other questions are asked with."""
+RECOVER = "recover"
+"""`restore_best_weights=True, recover=True` of the package."""
 
 K = 4.0
 """How many times the first batch's training loss an explosion is, where no other is named."""
@@ -50,14 +54,12 @@ class Action(NamedTuple):
     Attributes:
         better: Whether this epoch is the one to go back to from now on.
         restore: A key of `GOES_BACK`, or nothing.
-        from_start: Whether what is gone back to is the start of training, not the best epoch.
         recover: Whether the epoch is undone.
         good: Whether it is one that `recover` can go back to.
     """
 
     better: bool = False
     restore: str = ""
-    from_start: bool = False
     recover: bool = False
     good: bool = True
 
@@ -108,16 +110,14 @@ class Plateau:
         restore: str = "",
         exploded: Callable[[Losses, Losses], bool] | None = None,
         start: float = math.inf,
-        stuck: Callable[[Losses, float], bool] | None = None,
         **arguments: Any,
     ):
         self._steps, self._rate, self._restore, self._exploded = steps, rate, restore, exploded
-        self._start, self._stuck = start, stuck
+        self._start = start
         self._optimizer = keras.optimizers.SGD(rate)
         self._callback = keras_decay.PlateauDecay(mode="min", **arguments)
         self._callback.attach(SimpleNamespace(optimizer=self._optimizer, stop_training=False))
         self._best, self.reductions = Losses(math.inf, math.inf, math.inf), 0
-        self._best_epoch, self._first_value = Losses(math.nan, math.nan, math.nan), math.nan
 
     def rates(self, epoch: int) -> np.ndarray:
         return np.full(self._steps, self._rate)
@@ -129,25 +129,43 @@ class Plateau:
         best = self._callback.state["best"]
         reduced = self._reduced(self._callback.update(losses.value, epoch))
         better = self._callback.state["best"] != best
-        if better:
-            self._best_epoch = losses
-        if math.isnan(self._first_value) and math.isfinite(losses.value):
-            self._first_value = losses.value
-        from_start = self._stuck is not None and self._stuck(self._best_epoch, self._first_value)
         # Else it is the start that training goes back to.
         better &= losses.training <= self._start * losses.first
         self._best = Losses(*np.fmin(self._best, losses))
         # As in the package: where no value was finite, only the forms that know a start go back.
         goes_back = reduced and (
-            from_start or math.isfinite(self._start) or self._callback.state["best"] is not None
+            math.isfinite(self._start) or self._callback.state["best"] is not None
         )
-        return Action(better, self._restore if goes_back else "", from_start)
+        return Action(better, self._restore if goes_back else "")
 
     def _reduced(self, reduced: bool) -> bool:
         if reduced:
             self._rate = float(self._optimizer.learning_rate)
             self.reductions += 1
         return reduced
+
+
+class Recovering(Plateau):
+    """The same with `restore_best_weights=True, recover=True`, by the package's own rule of when
+    the weights of the start are left."""
+
+    def __init__(self, rate: float, steps: int, **arguments: Any):
+        super().__init__(rate, steps, CHOSEN, above_first(math.inf), **arguments)
+        self._undone = False
+        self._known_start: PlateauState | None = None
+
+    def observe(self, epoch: int, losses: Losses) -> Action:
+        if self._known_start is None:
+            self._known_start = PlateauState(start_loss=losses.first)
+        action = super().observe(epoch, losses)
+        again, self._undone = action.recover and self._undone, action.recover
+        if again:
+            return action._replace(restore=CHOSEN)
+        if action.better and self._known_start.start_loss is not None:
+            better = replace(self._known_start, best=losses.value)
+            self._known_start = forget_start(better, losses.training)
+            return action._replace(better=self._known_start.start_loss is None)
+        return action
 
 
 @dataclass(frozen=True)
@@ -179,34 +197,14 @@ def above_best(times: float) -> Callable[[Losses, Losses], bool]:
     return exploded
 
 
-def no_better_than_start(best: Losses, first_value: float) -> bool:
-    """The best epoch is about as bad as the start: nothing was learnt that is worth keeping."""
-    return not (best.training <= 0.9 * best.first or best.value <= 0.98 * first_value)
-
-
-def stuck(best: Losses, first_value: float) -> bool:
-    """That, or its training loss is above twice that of the first batch."""
-    return not best.training <= 2 * best.first or no_better_than_start(best, first_value)
-
-
-STUCK = {"stuck": stuck, "stuck1": no_better_than_start, "recover": no_better_than_start}
-"""Whether a reduction goes back to the start, of the best epoch's losses and the first value."""
-
-
 def methods(forms: bool = False) -> list[Method]:
     """The methods that are compared; with `forms`, all those that were tried."""
-    last = FORMS[-1]
     return [
         Method("constant", lambda rate, epochs, steps: Table(np.full(epochs * steps, rate), steps)),
         Method("ReduceLROnPlateau", lambda rate, epochs, steps: KerasPlateau(rate, steps)),
         *(plateau(form) for form in FORMS),
         *(plateau(form, restore) for restore in list(GOES_BACK)[:3] for form in FORMS),
-        *(plateau(form, CHOSEN, "start", times) for times in (2, 0.9) for form in FORMS),
-        *(plateau(form, CHOSEN, kind) for kind in list(STUCK)[:2] for form in FORMS[::2]),
-        *(plateau(form, CHOSEN, "recover") for form in FORMS + OTHER_FORMS),
-        plateau(last, SECOND, "start", 2),
-        plateau(last, CHOSEN, "first", K),
-        plateau(FORMS[0], "", "first", K),
+        *(plateau(form, RECOVER) for form in FORMS),
         *(_other_forms() if forms else []),
         _schedule("StepDecay .1 every third", _step_decay, known_length=True),
         _schedule("InverseTimeDecay .5", _inverse),
@@ -217,17 +215,22 @@ def methods(forms: bool = False) -> list[Method]:
 
 
 def _other_forms() -> list[Method]:
+    every, half, last = (*FORMS, *OTHER_FORMS), OTHER_FORMS[0], FORMS[-1]
     return [
-        *(plateau(form, restore) for restore in list(GOES_BACK)[3:] for form in FORMS),
-        *(plateau(form, SECOND) for form in OTHER_FORMS),
-        *(plateau(form, SECOND, "first", K) for form in (*FORMS, *OTHER_FORMS)),
-        *(plateau(form, SECOND, "start", 2) for form in (*FORMS[:2], *OTHER_FORMS)),
-        *(plateau(form, SECOND, "both", K) for form in (*FORMS, *OTHER_FORMS)),
-        *(plateau(FORMS[-1], SECOND, "first", times) for times in (math.inf, 1, 2, 10)),
-        *(plateau(FORMS[-1], SECOND, "start", times) for times in (1, K)),
-        plateau(FORMS[-1], SECOND, "best", 3),
+        *(plateau(half, restore) for restore in ("", *list(GOES_BACK)[:3])),
+        *(plateau(form, restore) for restore in list(GOES_BACK)[3:] for form in (*FORMS, half)),
+        *(plateau(form, SECOND) for form in OTHER_FORMS[1:]),
+        *(plateau(form, RECOVER) for form in OTHER_FORMS),
+        *(plateau(form, CHOSEN, "start", times) for times in (2, 0.9) for form in (*FORMS, half)),
+        *(plateau(form, SECOND, "start", 2) for form in every),
+        *(plateau(last, SECOND, "start", times) for times in (1, K)),
+        *(plateau(form, SECOND, "first", K) for form in every),
+        *(plateau(form, SECOND, "both", K) for form in every),
+        *(plateau(last, SECOND, "first", times) for times in (math.inf, 1, 2, 10)),
+        plateau(last, SECOND, "best", 3),
+        plateau(last, CHOSEN, "first", K),
+        *(plateau(form, "", "first", K) for form in FORMS),
         plateau(FORMS[0], "", "first", math.inf),
-        plateau(FORMS[-1], "", "first", K),
     ]
 
 
@@ -236,36 +239,34 @@ def plateau(form: Form, restore: str = "", explosion: str = "", times: float = m
 
     Args:
         form: Factor and patience.
-        restore: A key of `GOES_BACK`, or nothing.
+        restore: A key of `GOES_BACK`, or nothing; or `RECOVER`, without an explosion.
         explosion: What an exploded loss is compared with, `"first"` or `"best"`, or nothing;
             with `"start"`, the best epochs are those whose training loss is not above so many
             times the first batch's: where there is none, a reduction goes back to the start of
-            training; `"both"` is that with 2 times, and `"first"`;
-            or a key of `STUCK`: that rule says whether a reduction goes back to the start.
+            training; `"both"` is that with 2 times, and `"first"`.
         times: How many times that an exploded loss is; infinity for losses that are not finite.
     """
     factor, patience = form
-    exploded = {"best": above_best, **dict.fromkeys(("first", "both", "recover"), above_first)}.get(
-        explosion
-    )
+    exploded = {"first": above_first, "both": above_first, "best": above_best}.get(explosion)
     start = {"start": times, "both": 2.0}.get(explosion, math.inf)
-    names = [f"plateau {factor:g}/{patience}", *([restore] if restore else [])]
+    names = [f"plateau {factor:g}/{patience}"]
+    if restore:
+        names.append(f"{CHOSEN} + {RECOVER}" if restore == RECOVER else restore)
     if exploded:
         kind = "best" if explosion == "best" else "first"
         names.append(f"recover over {times:g} x {kind}" if math.isfinite(times) else "recover")
     if math.isfinite(start):
         names.append(f"start over {start:g} x first")
-    if explosion in STUCK and not exploded:
-        names.append(explosion)
 
     def make(rate: float, epochs: int, steps: int) -> Plateau:
+        if restore == RECOVER:
+            return Recovering(rate, steps, factor=factor, patience=patience)
         return Plateau(
             rate,
             steps,
             restore,
             exploded(times) if exploded else None,
             start,
-            STUCK.get(explosion),
             factor=factor,
             patience=patience,
         )

@@ -16,9 +16,9 @@ SHOWN = (
     "ReduceLROnPlateau",
     "plateau 0.3/3",
     "plateau 0.1/10, restore + zero",
-    "plateau 0.3/3, restore + zero",
-    "plateau 0.3/3, restore + zero, stuck1",
-    "plateau 0.3/3, restore + zero, start over 0.9 x first",
+    "plateau 0.1/10, restore + zero + recover",
+    "plateau 0.1/5, restore + zero + recover",
+    "plateau 0.3/3, restore + zero + recover",
     "StepDecay .1 every third",
     "cosine to 0",
 )

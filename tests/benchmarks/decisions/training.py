@@ -97,7 +97,7 @@ class Trainer:
         state = repeated(self._optimizer.variables)
         fixed = [variable.value for variable in model.non_trainable_variables]
         lowest, best_weights = np.full(count, np.inf), weights
-        start = rule_best = last_good = (weights, state)
+        rule_best = last_good = (weights, state)
         history = np.zeros((4, epochs, count))
         reductions, test, best_test = {}, {}, {}
         for epoch in range(epochs):
@@ -124,9 +124,7 @@ class Trainer:
                 reductions[epoch + 1] = np.array([each.reductions for each in deciders])
             better = np.array([action.better for action in actions])
             rule_best = tuple(map(_pick, (better, better), (weights, state), rule_best))
-            from_start = np.array([action.from_start for action in actions])
-            goal = tuple(map(_pick, (from_start, from_start), start, rule_best))
-            weights, state = self._go_back(actions, weights, state, goal, last_good)
+            weights, state = self._go_back(actions, weights, state, rule_best, last_good)
             good = np.array([action.good for action in actions])
             last_good = tuple(map(_pick, (good, good), (weights, state), last_good))
             if (epoch + 1) in lengths:
@@ -141,6 +139,10 @@ class Trainer:
         best: tuple[Arrays, Arrays],
         last_good: tuple[Arrays, Arrays],
     ) -> tuple[Arrays, Arrays]:
+        recover = np.array([action.recover for action in actions])
+        weights = _pick(recover, last_good[0], weights)
+        moments = [a or b for a, b in zip(self._momentum, self._second, strict=True)]
+        state = _pick(recover, last_good[1], state, moments)
         forms = np.array([action.restore for action in actions])
         if (forms != "").any():
             weights = _pick(forms != "", best[0], weights)
@@ -155,10 +157,7 @@ class Trainer:
             state = _pick(second, best[1], state, self._second)
             scaled = [self._corrected(array, state, best[1]) for array in state]
             state = _pick(corrected, scaled, state, self._second)
-        recover = np.array([action.recover for action in actions])
-        weights = _pick(recover, last_good[0], weights)
-        moments = [a or b for a, b in zip(self._momentum, self._second, strict=True)]
-        return weights, _pick(recover, last_good[1], state, moments)
+        return weights, state
 
     def _corrected(self, moment: jax.Array, now: Arrays, best: Arrays) -> jax.Array:
         """A second moment of the best epoch, for the counter that has gone on since."""
