@@ -87,7 +87,7 @@ def _times(width: int, group: str, budget: float) -> Iterator[dict[str, Any]]:
     }
     yield from measurements(
         group,
-        interleaved(variants, seconds=budget / 3),
+        interleaved(variants, seconds=4 * budget),
         unit="ms",
         against={keep: [early], restore: [by_hand]},
     )
