@@ -35,7 +35,7 @@ class Cell:
 
     Attributes:
         form: Factor and patience of a `PlateauDecay`.
-        restores: Whether it goes on from the best weights.
+        restore: What that goes back to: nothing, `methods.CHOSEN` or `methods.RECOVER`.
         keras: Whether it is `ReduceLROnPlateau`, at its defaults.
         steps_down: Whether it is `StepDecay`.
     """
@@ -44,14 +44,14 @@ class Cell:
     optimizer: str
     rate: float
     form: methods.Form | None = None
-    restores: bool = False
+    restore: str = ""
     keras: bool = False
     steps_down: bool = False
 
     @property
     def method(self) -> methods.Method:
         if self.form:
-            return methods.plateau(self.form, methods.CHOSEN if self.restores else "")
+            return methods.plateau(self.form, self.restore)
         name = "ReduceLROnPlateau" if self.keras else "constant"
         name = "StepDecay .1 every third" if self.steps_down else name
         return next(method for method in methods.methods() if method.name == name)
@@ -63,7 +63,10 @@ class Cell:
             factor, patience = self.form
             return self.rate, [
                 keras_decay.PlateauDecay(
-                    factor=factor, patience=patience, restore_best_weights=self.restores
+                    factor=factor,
+                    patience=patience,
+                    restore_best_weights=self.restore != "",
+                    recover=self.restore == methods.RECOVER,
                 )
             ]
         if self.keras:
@@ -84,10 +87,11 @@ def sample(restores: bool) -> list[Cell]:
             Cell(task, optimizer, rate, steps_down=True),
         ]
         if restores:
-            cells.append(Cell(task, optimizer, rate, form=(0.3, 3), restores=True))
+            forms = (methods.CHOSEN, methods.RECOVER)
+            cells += [Cell(task, optimizer, rate, form=(0.3, 3), restore=each) for each in forms]
     if restores:
-        # No value is ever finite, so there is nothing to go back to.
-        cells.append(Cell(3, "sgd", 1.0, form=(0.3, 3), restores=True))
+        # No value is ever finite, so only the second one has anything to go back to.
+        cells += [Cell(3, "sgd", 1.0, form=(0.1, 5), restore=each) for each in forms]
     return cells
 
 
