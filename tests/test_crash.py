@@ -22,7 +22,7 @@ from support import fit, model
 from keras_decay import PlateauDecay
 
 CHILD = Path(__file__).with_name("crash_child.py")
-KILLS = 4
+KILLS = 3
 TIMEOUT = 120
 
 has_double_checkpoint = pytest.mark.skipif(

@@ -75,8 +75,8 @@ def compile_and_fit(make=None, with_plateau=False):
 
 @pytest.mark.parametrize(
     ("name", "with_plateau"),
-    [("step", False), ("inverse", False), ("warmup", False), ("step", True)],
-    ids=["step", "inverse", "warmup", "plateau"],
+    [("step", False), ("warmup", False), ("step", True)],
+    ids=["step", "warmup", "plateau"],
 )
 def test_a_step_with_a_schedule_has_no_break_that_a_constant_rate_has_not(name, with_plateau):
     """The compiler prints nothing more either, also when the plateau reduces."""

@@ -49,6 +49,8 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="too few repeats to mean anything")
     arguments = parser.parse_args()
+    if arguments.markdown and arguments.group:
+        parser.error("--markdown makes a table of all groups")
 
     installed = [name for name in BACKENDS if importlib.util.find_spec(name)]
     backends = arguments.backend or installed

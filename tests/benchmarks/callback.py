@@ -24,6 +24,7 @@ VALUE = "val_loss"
 def run(budget: float) -> Iterator[dict[str, Any]]:
     yield from _epoch(budget)
     yield from _inside_epoch(budget)
+    yield from _fits(budget)
     yield from _files(budget)
     yield from _range_test(budget)
 
@@ -104,6 +105,39 @@ def _inside_epoch(budget: float) -> Iterator[dict[str, Any]]:
             **dict.fromkeys(ends, Target(0.01, medium)),
             observation: Target(0.01 * every, medium),
         },
+    )
+
+
+def _fits(budget: float) -> Iterator[dict[str, Any]]:
+    """A whole `fit` of a few steps, to which a callback attaches itself."""
+    most = 5
+    x, y = (np.concatenate([each] * most) for each in subjects.batch("small"))
+    size = len(x) // most
+
+    def fits(schedule: Any, *callbacks: Any, steps: tuple[int, ...] = (4,)) -> Any:
+        model = subjects.network("small", keras.optimizers.SGD(schedule))
+        counts = itertools.cycle(steps)
+
+        def fit() -> None:
+            part = slice(size * next(counts))
+            model.fit(x[part], y[part], batch_size=size, verbose=0, callbacks=list(callbacks))
+
+        return repeated(fit)
+
+    by_fit = keras_decay.StepDecay(subjects.RATE, 0.5)
+    logger = keras_decay.LearningRateLogger(warn=False)
+    bare = "no callback"
+    variants = {
+        bare: fits(subjects.step_decay()),
+        "LearningRateLogger": fits(subjects.step_decay(), logger),
+        "the epochs of fit": fits(by_fit, logger),
+        "the epochs of fit, another number of steps each time": fits(by_fit, logger, steps=(4, 5)),
+    }
+    yield from measurements(
+        "A fit of 4 steps, small network, over StepDecay",
+        interleaved(variants, seconds=budget / 2),
+        unit="ms",
+        against={name: [bare] for name in variants if name != bare},
     )
 
 
