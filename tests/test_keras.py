@@ -5,9 +5,9 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from support import BATCH_SIZE, data, model, number
+from support import BACKEND, BATCH_SIZE, data, model, new_keras, number
 
-from keras_decay import StepDecay, _keras
+from keras_decay import LearningRateLogger, PlateauDecay, StepDecay, _keras
 
 
 def test_an_optimizer_keeps_its_schedule_or_its_rate_variable_in_learning_rate():
@@ -288,3 +288,50 @@ def test_the_loss_of_a_batch_can_be_computed_without_a_step(takes_training):
     loss = _keras.training_loss(network, (x, np.zeros((2, 1), "float32"), weight))
     # (3 * 1)^2 / 2 samples, and the mean of x.
     assert number(loss) == pytest.approx(2 * (9 / 2 + 1.5))
+
+
+class Counts(LearningRateLogger):
+    """A user's own, which Keras must not call from other threads unasked."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch, logs)
+
+
+@new_keras
+@pytest.mark.parametrize(
+    ("callback", "safe"),
+    [
+        (LearningRateLogger(), True),
+        (PlateauDecay("loss", restore_best_weights=True, recover=True), True),
+        (LearningRateLogger(every=2), False),
+        (PlateauDecay("loss", every=2), False),
+        (Counts(), False),
+    ],
+)
+def test_keras_waits_for_no_batch_to_pass_us_its_logs(callback, safe):
+    """`async_safe`, which Keras reads and nowhere documents; TensorFlow is never asked."""
+    listed = keras.callbacks.CallbackList([callback])
+    assert listed._async_train == (safe and BACKEND != "tensorflow")
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="the others have no state outside of the variables")
+@pytest.mark.parametrize(
+    ("callback", "looks"),
+    [
+        (keras.callbacks.Callback(), 0),
+        (LearningRateLogger(), 1),
+        (LearningRateLogger(every=2), 1),
+        (PlateauDecay("loss", restore_best_weights=True, recover=True), 1),
+        # Eight observations, before the last of which the first epoch ends.
+        (PlateauDecay("loss", every=8), 1 + 8),
+    ],
+)
+def test_only_one_batch_puts_the_variables_back_on_jax(callback, looks):
+    """`Callback.model` does so; the next step then begins by collecting them again."""
+    network = model(StepDecay(0.1))
+    x, y = data()
+    collected, own = [], network._get_jax_state
+    network._get_jax_state = lambda **which: collected.append(1) or own(**which)
+    network.fit(x, y, batch_size=1, epochs=2, verbose=0, callbacks=[callback])
+    begins = 3  # Of the `fit`, and of its two epochs.
+    assert len(collected) <= begins + looks

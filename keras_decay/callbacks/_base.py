@@ -66,6 +66,11 @@ class Run:
     epoch: int = 0
     batch: int = -1
     """The last batch of this epoch that has ended."""
+    execution: int = 1
+    """`steps_per_execution`. (At a batch's end nothing may ask for `self.model`: on JAX Keras then
+    puts all variables back.)"""
+    measured: bool = False
+    """Whether it is known how many updates a batch makes."""
     states: dict[int, tuple[State, State]] = field(default_factory=dict)
     """The state of each optimizer before and after `fit` passed its number of steps."""
     shared: dict[int, Shared] = field(default_factory=dict)
@@ -77,6 +82,8 @@ class RateCallback(Configured, keras.callbacks.Callback):
 
     warn = True
     """Whether to warn."""
+    every: int | None = None
+    """The steps or batches between two things that are done inside an epoch."""
     counts_first = False
     """Whether this callback takes over the counting of epochs from any other."""
 
@@ -143,6 +150,7 @@ class RateCallback(Configured, keras.callbacks.Callback):
             if of.counter is None or self.counts_first:
                 of.counter = self
             run.warnings[id(optimizer)] = Warnings(of.warned)
+        run.execution = getattr(self.model, "steps_per_execution", None) or 1
         run.training = True
 
     def _check_epochs(self, optimizer: Any) -> None:
@@ -206,40 +214,62 @@ class RateCallback(Configured, keras.callbacks.Callback):
             loaded=found.loaded,
             resumed=shared.resumed,
         )
-        attached.commit(replace(found, clock=clock, loaded=False), inside_epoch=inside_epoch)
+        state = replace(attached.state if inside_epoch else found, clock=clock, loaded=False)
+        attached.commit(state, inside_epoch=inside_epoch)
+
+    @property
+    def async_safe(self) -> bool:
+        """Whether Keras may call `on_train_batch_end` from threads of its own, out of order.
+
+        Otherwise Keras waits for the device at the end of each batch, to read its logs.
+        """
+        own = type(self).on_train_batch_end.__module__.startswith("keras_decay.")
+        return own and self.every is None
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        run = self._this_run()
+        if batch > 0 and not run.measured:
+            self._measure_updates(run, batch)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        run = self._this_run()
-        batch = run.batch = self._last_batch(batch)
-        for key, shared in run.shared.items():
-            if shared.updates is None and shared.counter is self:
-                self._measure_updates(key, shared, batch)
+        run = self._run
+        if run is None:
+            return
+        run.batch = max(run.batch, self._last_batch(run, batch))
+        if self.every is not None and not run.measured:
+            self._measure_updates(self._this_run(), run.batch + 1)
 
-    def _last_batch(self, batch: int) -> int:
+    def _last_batch(self, run: Run, batch: int) -> int:
         """The last batch of this execution; old versions of Keras pass the first one."""
-        size = getattr(self.model, "steps_per_execution", None) or 1
+        size = run.execution
         if size > 1 and batch % size == 0:
             batch = min(batch + size, self.params.get("steps") or batch + size) - 1
         return batch
 
-    def _measure_updates(self, key: int, shared: Shared, batch: int) -> None:
-        """Tells the clock how many weight updates a batch makes, once per `fit`."""
-        optimizer = next(each for each in self._optimizers().values() if id(each) == key)
-        sync_variables(self.model)
-        moved = shared.counted(optimizer)
-        # Rounded, since a `LossScaleOptimizer` skips steps whose gradients overflow.
-        shared.updates = max(1, round(max(moved, default=0) / (batch + 1)))
-        attached = attached_to(optimizer)
-        if attached is None or shared.found is None:
-            return
-        if shared.updates != attached.state.clock.updates:
-            clock = replace(shared.found.clock, updates=shared.updates)
-            shared.found = replace(shared.found, clock=clock)
-            self._begin_clock(attached, shared, inside_epoch=True)
-            remake_train_function(self.model, optimizer)
+    def _measure_updates(self, run: Run, batches: int) -> None:
+        """Tells the clocks how many weight updates a batch makes, once per `fit`."""
+        run.measured = True
+        for optimizer in self._optimizers().values():
+            shared = run.shared[id(optimizer)]
+            if shared.updates is not None or shared.counter is not self:
+                continue
+            sync_variables(self.model)
+            moved = shared.counted(optimizer)
+            # Rounded, since a `LossScaleOptimizer` skips steps whose gradients overflow.
+            shared.updates = max(1, round(max(moved, default=0) / batches))
+            attached = attached_to(optimizer)
+            if attached is None or shared.found is None:
+                continue
+            if shared.updates != attached.state.clock.updates:
+                clock = replace(shared.found.clock, updates=shared.updates)
+                shared.found = replace(shared.found, clock=clock)
+                self._begin_clock(attached, shared, inside_epoch=True)
+                remake_train_function(self.model, optimizer)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         run = self._this_run()
+        if not run.measured and run.batch >= 0:
+            self._measure_updates(run, run.batch + 1)
         for suffix, optimizer in self._optimizers().items():
             shared = run.shared[id(optimizer)]
             rates = self._rates_of_last_step(optimizer, suffix, shared)

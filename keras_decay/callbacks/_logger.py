@@ -100,8 +100,10 @@ class LearningRateLogger(RateCallback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_end(batch, logs)
+        if self.every is None:
+            return
         self._batches += 1
-        if self.every is None or logs is None or self._batches % self.every:
+        if logs is None or self._batches % self.every:
             return
         for name, inner, number, first, shared in self._rates:
             batch = self._this_run().batch

@@ -235,6 +235,8 @@ class PlateauDecay(RateCallback):
         self._attached: Attached | None = None
         self._kept: Snapshot | None = None
         """The end of the last finite epoch, or the start of training."""
+        self._first_loss: float | None = None
+        """The training loss of the first batch of this `fit`."""
         self._was_finite = self._undone = False
         self._of_loop = Warnings()
         """The warnings outside of `fit`."""
@@ -346,6 +348,7 @@ class PlateauDecay(RateCallback):
 
     def set_model(self, model: Any) -> None:
         self._kept, self._was_finite, self._undone = None, False, False
+        self._first_loss = None
         if self._inside is not None:
             self._inside.check()
         super().set_model(model)
@@ -382,14 +385,11 @@ class PlateauDecay(RateCallback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_end(batch, logs)
         logs = {} if logs is None else logs
-        attached = self._known()
-        if self._best_weights.awaits_first_loss(attached.state):
-            loss = _number(logs.get("loss", math.nan))
-            attached.commit(
-                self._best_weights.after_first_batch(attached.state, loss, self._optimizer)
-            )
+        if self._first_loss is None and self._run is not None and batch < self._run.execution:
+            self._first_loss = _number(logs.get("loss", math.nan))
         if self._inside is not None:
-            shared = self._shared
+            # Not by `self._shared`, which asks for `self.model`: see `Run.execution`.
+            (shared,) = self._this_run().shared.values()
             updates = (shared.updates or 1) * (self._this_run().batch + 1)
             if self._inside.advance(max(shared.counters, default=0) + updates):
                 self._observe_inside_epoch(self._inside, logs)
@@ -397,6 +397,7 @@ class PlateauDecay(RateCallback):
     def _observe_inside_epoch(self, inside: InsideEpoch, logs: dict[str, Any]) -> None:
         run, attached = self._this_run(), self._owned()
         sync_variables(self.model)
+        self._know_first_loss()
         value = inside.value(self.model)
         finite = not self.recover or self._all_finite({**logs, self.monitor: value})
         number = value if finite else math.nan
@@ -407,10 +408,21 @@ class PlateauDecay(RateCallback):
         if self.verbose:
             print(f"\nStep {inside.position}: PlateauDecay observes {self.monitor} {value:.6g}.")
 
+    def _know_first_loss(self) -> None:
+        """Tells the state the loss of the first batch.
+
+        Not at that batch's end, which Keras may report in another thread.
+        """
+        attached, first = self._known(), self._first_loss
+        if first is not None and self._best_weights.awaits_first_loss(attached.state):
+            state = self._best_weights.after_first_batch(attached.state, first, self._optimizer)
+            attached.commit(state)
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = {} if logs is None else logs
         super().on_epoch_end(epoch, logs)
         attached, optimizer = self._owned(), self._optimizer
+        self._know_first_loss()
         self._warnings.warn_if_rates_moved(optimizer)
         clock = self._ended(optimizer, attached, epoch)
         if self._inside is not None:
