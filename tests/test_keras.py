@@ -318,7 +318,6 @@ def test_keras_waits_for_no_batch_to_pass_us_its_logs(callback, safe):
 @pytest.mark.parametrize(
     ("callback", "looks"),
     [
-        (keras.callbacks.Callback(), 0),
         (LearningRateLogger(), 1),
         (LearningRateLogger(every=2), 1),
         (PlateauDecay("loss", restore_best_weights=True, recover=True), 1),
