@@ -24,6 +24,9 @@ ONE_FIT = (
 )
 
 
+SETTING = threading.RLock()
+
+
 @dataclass
 class Shared:
     """What the callbacks of one `fit` share about one optimizer."""
@@ -113,7 +116,13 @@ class RateCallback(Configured, keras.callbacks.Callback):
         return run
 
     def set_model(self, model: Any) -> None:
-        self._run = None  # Keras does not tell callbacks that a `fit` has failed.
+        # Whole, for one `fit` after the other: model and run are those of the same one.
+        with SETTING:
+            self._begin(model)
+
+    def _begin(self, model: Any) -> None:
+        """What a `fit` begins with."""
+        self._run = None  # Keras does not tell us when a `fit` fails.
         super().set_model(model)
         for optimizer in self._optimizers().values():
             self._attach(optimizer)

@@ -346,12 +346,12 @@ class PlateauDecay(RateCallback):
         self.attach(self.model)  # A schedule may have been set since.
         return self._known()
 
-    def set_model(self, model: Any) -> None:
+    def _begin(self, model: Any) -> None:
         self._kept, self._was_finite, self._undone = None, False, False
         self._first_loss = None
         if self._inside is not None:
             self._inside.check()
-        super().set_model(model)
+        super()._begin(model)
         self._known().owner = id(self)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
