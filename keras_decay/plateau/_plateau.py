@@ -385,7 +385,8 @@ class PlateauDecay(RateCallback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_end(batch, logs)
         logs = {} if logs is None else logs
-        if self._first_loss is None and self._run is not None and batch < self._run.execution:
+        wanted = self._best_weights.from_start and self._first_loss is None
+        if wanted and self._run is not None and batch < self._run.execution:
             self._first_loss = _number(logs.get("loss", math.nan))
         if self._inside is not None:
             # Not by `self._shared`, which asks for `self.model`: see `Run.execution`.
@@ -477,8 +478,10 @@ class PlateauDecay(RateCallback):
             plateau, due = self._rule.observe(before.plateau, number, self._direction())
             after = replace(after, plateau=plateau)
             if plateau.best != before.plateau.best:
-                loss = None if loss is None else _number(loss)
-                after = self._best_weights.after_better(after, loss, self.model, self._optimizer)
+                known = self._best_weights.from_start and loss is not None
+                after = self._best_weights.after_better(
+                    after, _number(loss) if known else None, self.model, self._optimizer
+                )
         finite = finite and math.isfinite(number)
         self._was_finite |= finite
         recovers = self.recover and not finite
