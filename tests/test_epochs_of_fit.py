@@ -11,7 +11,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
-from internals import schedule_of
+from internals import attached_to, schedule_of
 from rates import (
     Kill,
     KilledError,
@@ -366,6 +366,19 @@ def test_a_training_step_of_several_updates_does_not_run_ahead(callback):
     trained, logged = train(network, callback(), steps=2, epochs=1)
     assert_rates(trained, [0.025])
     np.testing.assert_allclose(logged, [0.0125], rtol=1e-6)
+
+
+def test_what_a_plateau_noted_before_the_first_step_outlives_the_count_of_updates():
+    """The weights of the start, which it keeps until it has observed something."""
+    network = Twice()
+    network(ones(1))
+    network.compile(keras.optimizers.SGD(StepDecay(0.1, 0.5, 1)))
+    callback = PlateauDecay("absent", mode="min", restore_best_weights=True, recover=True)
+    with pytest.warns(UserWarning, match="monitors `absent`"):
+        train(network, callback, steps=5, epochs=1)
+    (kept,) = attached_to(network.optimizer).state.best_weights
+    assert kept == 0
+    assert network.get_weights()[0] != 0
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="there an optimizer of a name of its own is not built")
