@@ -31,6 +31,7 @@ from keras_decay import (
     InverseTimeDecay,
     LearningRateLogger,
     LinearWarmup,
+    PlateauDecay,
     PlateauScale,
     ProductSchedule,
     StepDecay,
@@ -366,6 +367,16 @@ def test_a_training_step_of_several_updates_does_not_run_ahead(callback):
     trained, logged = train(network, callback(), steps=2, epochs=1)
     assert_rates(trained, [0.025])
     np.testing.assert_allclose(logged, [0.0125], rtol=1e-6)
+
+
+@each_callback
+def test_epochs_of_one_batch_tell_how_many_updates_it_makes(callback):
+    """When the first of them has ended."""
+    network = Twice()
+    network(ones(1))
+    network.compile(keras.optimizers.SGD(StepDecay(0.1, 0.5, 1)))
+    trained, _ = train(network, callback(), steps=1, epochs=3)
+    assert_rates(trained[1:], [0.1, 0.05])
 
 
 def test_what_a_plateau_noted_before_the_first_step_outlives_the_count_of_updates():
