@@ -390,7 +390,7 @@ class PlateauDecay(RateCallback):
             self._first_loss = _number(logs.get("loss", math.nan))
         if self._inside is not None:
             # Not by `self._shared`, which asks for `self.model`: see `Run.execution`.
-            (shared,) = self._this_run().shared.values()
+            *_, shared = self._this_run().shared.values()
             updates = (shared.updates or 1) * (self._this_run().batch + 1)
             if self._inside.advance(max(shared.counters, default=0) + updates):
                 self._observe_inside_epoch(self._inside, logs)
