@@ -25,6 +25,7 @@ ONE_FIT = (
 
 
 SETTING = threading.RLock()
+"""Held while a callback is set up, so that its model and its record are those of one `fit`."""
 
 
 @dataclass
@@ -116,7 +117,6 @@ class RateCallback(Configured, keras.callbacks.Callback):
         return run
 
     def set_model(self, model: Any) -> None:
-        # Whole, for one `fit` after the other: model and run are those of the same one.
         with SETTING:
             self._begin(model)
 
