@@ -188,3 +188,14 @@ def test_the_rule_is_that_of_the_docstring(start, first):
             after = forget_start(state, loss)
             assert (after.start_loss is None) == learned
             assert after.start_value == (None if learned else first)
+
+
+def test_without_the_argument_no_weights_that_another_callback_kept_are_gone_back_to():
+    """Where training diverges twice in a row: it is the last finite epoch both times."""
+    network, after = model(LEARNS), Weights()
+    fit(network, [plateau(patience=99)], epochs=2, values=[1.0, 0.5])
+    ours = PlateauDecay(factor=0.5, patience=99, mode="min", recover=True)
+    fit(network, [ours, after], epochs=3, values=[0.6, np.nan, np.nan])
+    for now in (2, 3):
+        for mine, theirs in zip(after.seen[now], after.seen[1], strict=True):
+            np.testing.assert_array_equal(mine, theirs)

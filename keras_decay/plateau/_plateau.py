@@ -523,7 +523,8 @@ class PlateauDecay(RateCallback):
             )
             writes += [] if self._kept is None else [self._kept.restoring()]
         # A finite state from which training diverges at a lower rate too is spoilt already.
-        again = recovers and self._undone and state.best_weights is not None
+        known = self._best_weights.from_start and state.best_weights is not None
+        again = recovers and self._undone and known
         if again or (made is not None and self.restore_best_weights and not recovers):
             weights = usable_weights(state.best_weights, self.model)
             state = replace(state, best_weights=weights)
