@@ -63,29 +63,25 @@ class Attached:
         If an interrupt comes in between, both are done again before it is raised, so `write` must
         be repeatable.
         """
-        changed = (state.plateau.scale, state.clock) != (
-            self.state.plateau.scale,
-            self.state.clock,
-        )
         before = self.state
+        moved = (before.plateau.scale, before.clock) != (state.plateau.scale, state.clock)
+
+        def apply() -> None:
+            if write is not None:
+                write()
+            self.state = state
+            if moved:
+                self.follow(inside_epoch=inside_epoch)
+
         try:
-            self._commit(state, write, changed, inside_epoch)
+            apply()
         except ValueError:
             # The schedule refuses this number of steps: two boundaries on one step.
             self.state = before
             raise
         except BaseException:
-            self._commit(state, write, changed, inside_epoch)
+            apply()
             raise
-
-    def _commit(
-        self, state: State, write: Callable[[], None] | None, changed: bool, inside_epoch: bool
-    ) -> None:
-        if write is not None:
-            write()
-        self.state = state
-        if changed:
-            self.follow(inside_epoch=inside_epoch)
 
     def follow(
         self,

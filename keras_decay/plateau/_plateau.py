@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypedDict
 
 import keras
@@ -45,6 +45,22 @@ class PlateauDecayState(TypedDict):
     cooldown: int
     scale: float
     reductions: int
+
+
+@dataclass
+class Notes:
+    """What a plateau notes in one `fit`, or in one custom loop."""
+
+    kept: Snapshot | None = None
+    """The end of the last finite epoch, or the start of training."""
+    was_finite: bool = False
+    """Whether any epoch was finite."""
+    undone: bool = False
+    """Whether the last epoch was undone."""
+    first_loss: float | None = None
+    """The training loss of the first batch."""
+    warnings: Warnings = field(default_factory=Warnings)
+    """The warnings outside of `fit`."""
 
 
 @register
@@ -233,17 +249,11 @@ class PlateauDecay(RateCallback):
             self.restore_best_weights, self.restore_best_weights and self.recover
         )
         self._attached: Attached | None = None
-        self._kept: Snapshot | None = None
-        """The end of the last finite epoch, or the start of training."""
-        self._first_loss: float | None = None
-        """The training loss of the first batch of this `fit`."""
-        self._was_finite = self._undone = False
-        self._of_loop = Warnings()
-        """The warnings outside of `fit`."""
+        self._notes = Notes()
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy is another callback, which does not own the optimizer's state.
-        own: dict[str, Any] = {"_attached": None, "_kept": None, "_inside": self._new_inside()}
+        own: dict[str, Any] = {"_attached": None, "_notes": Notes(), "_inside": self._new_inside()}
         return {**super().__getstate__(), **own, "observations": []}
 
     def _new_inside(self) -> InsideEpoch | None:
@@ -291,14 +301,12 @@ class PlateauDecay(RateCallback):
         if self.model is not model:
             # Not this class's own `set_model`, which begins a `fit`.
             keras.callbacks.Callback.set_model(self, model)
-            self._run = self._kept = None
-            self._was_finite = self._undone = False
-            self._of_loop = Warnings()
+            self._run, self._notes = None, Notes()
         optimizer = self._optimizer
         self._attach(optimizer)
         self._known().owner = id(self)
         remake_train_function(model, optimizer)
-        if self._kept is None:
+        if self._notes.kept is None:
             self._keep()
 
     def update(self, value: Any, epoch: int | None = None) -> bool:
@@ -347,8 +355,7 @@ class PlateauDecay(RateCallback):
         return self._known()
 
     def _begin(self, model: Any) -> None:
-        self._kept, self._was_finite, self._undone = None, False, False
-        self._first_loss = None
+        self._notes = Notes()
         if self._inside is not None:
             self._inside.check()
         super()._begin(model)
@@ -385,9 +392,9 @@ class PlateauDecay(RateCallback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_end(batch, logs)
         logs = {} if logs is None else logs
-        wanted = self._best_weights.from_start and self._first_loss is None
+        wanted = self._best_weights.from_start and self._notes.first_loss is None
         if wanted and self._run is not None and batch < self._run.execution:
-            self._first_loss = _number(logs.get("loss", math.nan))
+            self._notes.first_loss = _number(logs.get("loss", math.nan))
         if self._inside is not None:
             # Not by `self._shared`, which asks for `self.model`: see `Run.execution`.
             *_, shared = self._this_run().shared.values()
@@ -414,7 +421,7 @@ class PlateauDecay(RateCallback):
 
         Not at that batch's end, which Keras may report in another thread.
         """
-        attached, first = self._known(), self._first_loss
+        attached, first = self._known(), self._notes.first_loss
         if first is not None and self._best_weights.awaits_first_loss(attached.state):
             state = self._best_weights.after_first_batch(attached.state, first, self._optimizer)
             attached.commit(state)
@@ -438,14 +445,14 @@ class PlateauDecay(RateCallback):
             value = _number(logs[self.monitor]) if finite else math.nan
             self._observe(value, epoch, clock, finite, logs.get("loss"))
         else:
-            self._was_finite, self._undone = True, False
+            self._notes.was_finite, self._notes.undone = True, False
             attached.commit(replace(attached.state, clock=clock))
         self._warnings.warn_if_monitor_missing(self.monitor, logs)
         self._warnings.leave_rates(optimizer)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._warnings.warn_if_never_monitored(self.monitor)
-        self._kept = None
+        self._notes = Notes()
         super().on_train_end(logs)
 
     def _rates_now(self, optimizer: Any, suffix: str, shared: Shared) -> dict[str, float]:
@@ -483,14 +490,14 @@ class PlateauDecay(RateCallback):
                     after, _number(loss) if known else None, self.model, self._optimizer
                 )
         finite = finite and math.isfinite(number)
-        self._was_finite |= finite
+        self._notes.was_finite |= finite
         recovers = self.recover and not finite
         if due or recovers:
             reduced = self._reduce(after, epoch, recovers)
         else:
             attached.commit(after)
             reduced = False
-        self._undone = recovers
+        self._notes.undone = recovers
         if keep and finite:
             # Elsewhere the copy is made when an epoch begins, but a custom loop has no epoch hook.
             self._keep()
@@ -504,7 +511,7 @@ class PlateauDecay(RateCallback):
         if self.recover and self._optimizer.built:
             now = Snapshot(self.model, self._optimizer)
             if now.finite:
-                self._kept = now
+                self._notes.kept = now
 
     def _reduce(self, state: State, epoch: int | None, recovers: bool = False) -> bool:
         """Commits a state, with a reduction if one can be made; returns whether it was made."""
@@ -519,12 +526,12 @@ class PlateauDecay(RateCallback):
             # Restored before the rates are set: a user's own optimizer may have its rate among the
             # restored variables.
             self._warnings.warn_of_recovery(
-                self._kept is not None, self._was_finite, made is not None
+                self._notes.kept is not None, self._notes.was_finite, made is not None
             )
-            writes += [] if self._kept is None else [self._kept.restoring()]
+            writes += [] if self._notes.kept is None else [self._notes.kept.restoring()]
         # A finite state from which training diverges at a lower rate too is spoilt already.
         known = self._best_weights.from_start and state.best_weights is not None
-        again = recovers and self._undone and known
+        again = recovers and self._notes.undone and known
         if again or (made is not None and self.restore_best_weights and not recovers):
             weights = usable_weights(state.best_weights, self.model)
             state = replace(state, best_weights=weights)
@@ -606,7 +613,7 @@ class PlateauDecay(RateCallback):
     def _warnings(self) -> Warnings:
         optimizer = self._optimizer
         of_run = {} if self._run is None else self._run.warnings
-        return of_run.get(id(optimizer), self._of_loop)
+        return of_run.get(id(optimizer), self._notes.warnings)
 
     @property
     def _optimizer(self) -> Any:
@@ -618,11 +625,7 @@ class PlateauDecay(RateCallback):
                 "`PlateauDecay` needs a model with an optimizer. Call "
                 "`model.compile(optimizer=...)` first."
             )
-        names = [
-            name
-            for name, each in vars(self.model).items()
-            if isinstance(each, keras.optimizers.Optimizer)
-        ]
+        names = sorted(_keras.optimizers_of(self.model))
         must = f"the attribute of an optimizer of the model, one of {names}"
         return _checks.fail("optimizer", self.optimizer, must)
 
