@@ -105,7 +105,8 @@ class Attached:
         for index, each in enumerate(self._inner):
             root = self._root(index, each, floor, BACKEND != "jax" or not inside_epoch)
             for scalar in () if root is None else (root.scale, root.offset):
-                if scalar.variable is not None:
+                # A write on TensorFlow takes ten times as long as a read.
+                if scalar.variable is not None and _differs(scalar.variable, scalar.number):
                     assign(scalar.variable, scalar.number, beside=_keras.step_counter(each))
 
     def _root(
@@ -159,6 +160,10 @@ class Attached:
                 setattr(inner, name, variable)
                 _keras.record_shardings(self._model)
         return variable
+
+
+def _differs(variable: Any, number: float) -> bool:
+    return bool(to_number(variable) != np.dtype(variable.dtype).type(number))
 
 
 class StateLayer(keras.layers.Layer):

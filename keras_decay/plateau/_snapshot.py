@@ -33,10 +33,12 @@ def reduction(
     writes: list[Write] = []
     changed = False
     for inner in _keras.inner_optimizers(optimizer):
-        rate, schedule = effective_rate(inner), schedule_of(inner)
+        schedule = schedule_of(inner)
         if schedule is not None:
-            changed |= schedule.at(steps_done(inner), reduced.scale) != rate
+            step = steps_done(inner)
+            changed |= schedule.at(step, reduced.scale) != rate_used(schedule, step)
             continue
+        rate = effective_rate(inner)
         lower = _held(inner, rule.reduced(rate, min_learning_rate))
         if lower != rate:
             writes.append(functools.partial(setattr, inner, "learning_rate", lower))
