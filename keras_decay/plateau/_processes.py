@@ -66,12 +66,9 @@ def all_gather(variable: Any) -> Callable[[Any], Any] | None:
         if distributed.is_available() and distributed.is_initialized():
 
             def gather(row: Any) -> Any:
-                own = torch.from_numpy(row)
-                if distributed.get_backend() == "nccl":
-                    own = own.cuda()
-                rows = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
-                distributed.all_gather(rows, own)
-                return torch.stack(rows).cpu().numpy()
+                rows: list[Any] = [None] * distributed.get_world_size()
+                distributed.all_gather_object(rows, row)
+                return np.array(rows)
 
             return gather
     return None

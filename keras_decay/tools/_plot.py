@@ -263,18 +263,14 @@ def _mark(ax: Axes, position: float, label: str | None) -> None:
 
 
 def _label_epochs(ax: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     ax.set_xlabel("epoch")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    ax.locator_params(axis="x", integer=True)
     ax.margins(x=0.01)
 
 
 def _label_values(ax: Axes, label: str, values: Any) -> None:
     """Labels the vertical axis. If the values span decades, it becomes logarithmic, with plain
     numbers as labels."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     ax.set_ylabel(label)
     values = values[np.isfinite(values) & (values != 0)]
     if len(values) == 0 or values.min() < 0 or values.max() < 20 * values.min():
@@ -284,6 +280,6 @@ def _label_values(ax: Axes, label: str, values: Any) -> None:
     lowest = max(values.min(), highest * 1e-8)
     ax.set_yscale("log")
     ax.set_ylim(lowest / 1.3, highest * 1.3)
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if highest < 1000 * lowest else (1,)))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.locator_params(axis="y", subs=(1, 2, 5) if highest < 1000 * lowest else (1,))
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter("")
