@@ -108,11 +108,9 @@ def preserve_random_states() -> Iterator[None]:
     """Restores the random states of Python, NumPy, torch and Keras."""
     state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     generator = _keras.global_seed_generator()
+    drawn = [] if generator is None else [generator.state]
     try:
-        with (
-            preserve_torch_states(),
-            preserve_values([] if generator is None else [generator.state]),
-        ):
+        with preserve_torch_states(), preserve_values(drawn):
             yield
     finally:
         random.setstate(state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from keras_decay import _backend, _keras
@@ -28,7 +29,7 @@ class FirstLoss:
     """
 
     def __init__(self, model: Any, forward: bool):
-        self.value = float("nan")
+        self.loss: Any = None
         self._model = model
         self._forward = forward
         self._first: Any = None
@@ -42,7 +43,7 @@ class FirstLoss:
             # TensorFlow's step takes an iterator.
             self._step = (lambda data: step(iter(data))) if BACKEND == "tensorflow" else step
             model.train_function = self._step_on_data
-            self._loss = _backend.compiled_for(model, self._loss_of_batch)
+            self._loss = _backend.compiled_for(model, partial(_keras.training_loss, model))
 
     def _step_on_jax(self, state: Any, iterator: Any) -> Any:
         # Old versions of Keras pass a list with one batch instead of an iterator.
@@ -57,11 +58,12 @@ class FirstLoss:
             first if _backend.is_float(first) else seed
             for first, seed in zip(non_trainable, now, strict=True)
         ]
-        self._note({"loss": self._loss((trainable, non_trainable, optimizer, metrics), data)})
+        first_state = trainable, non_trainable, optimizer, metrics
+        self.loss = self._loss(first_state, data)
         return self._step(state, iterator if listed else iter([data]))
 
     def _loss_of_state(self, state: Any, data: Any) -> Any:
-        return self._model.train_step(state, data)[0]["loss"]
+        return _loss_in(self._model.train_step(state, data)[0])
 
     def _step_on_data(self, data: Any) -> Any:
         if BACKEND == "tensorflow":  # Its step runs even past the end of the data.
@@ -73,18 +75,15 @@ class FirstLoss:
                 first += optimizer_variables(self._model)
             self._first = _copies(first)
             logs = self._step(data)
-            self._note(logs)
+            self.loss = _loss_in(logs)
             return logs
         with self._at_first_weights():
             if self._forward:
                 with _backend.without_gradients():
-                    self._note({"loss": self._loss(data[0])})
+                    self.loss = self._loss(data[0])
             else:
-                self._note(self._step(data))
+                self.loss = _loss_in(self._step(data))
         return self._step(data)
-
-    def _loss_of_batch(self, data: Any) -> Any:
-        return _keras.training_loss(self._model, data)
 
     @contextlib.contextmanager
     def _at_first_weights(self) -> Iterator[None]:
@@ -102,10 +101,10 @@ class FirstLoss:
         finally:
             _assign(now)
 
-    def _note(self, logs: Any) -> None:
-        # Without a loss, the range test ends with an error elsewhere.
-        if logs and "loss" in logs:
-            self.value = float(_backend.to_number(logs["loss"]))
+
+def _loss_in(logs: dict[str, Any]) -> Any:
+    # Without a loss, the range test ends with an error elsewhere.
+    return logs.get("loss", float("nan"))
 
 
 def _copies(variables: list[Any]) -> list[tuple[Any, Any]]:

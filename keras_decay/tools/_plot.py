@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import cycle
 from typing import TYPE_CHECKING, Any, cast
 
@@ -136,8 +136,7 @@ def _draw_schedules(ax: Axes, what: Any, epochs: Any, steps_per_epoch: Any) -> N
         starts = np.unique(steps // length, return_index=True)[1]
         lasting.append(np.maximum.reduceat(rates, starts))
     _draw_rates(ax, curves, labelled=isinstance(what, dict))
-    _label_epochs(ax)
-    _label_values(ax, "learning rate", np.concatenate(lasting))
+    _label(ax, "epoch", "learning rate", np.concatenate(lasting))
 
 
 def _drawn_steps(epochs: int, steps_per_epoch: int) -> NDArray[np.int64]:
@@ -189,12 +188,11 @@ def _draw_run(
     metric.set_zorder(ax.get_zorder() - 1)
     ax.patch.set_visible(False)
     metric.plot(edges[1:], values, **METRIC)
-    _label_values(metric, monitor, np.asarray(values))
+    _label(metric, "", monitor, np.asarray(values))
     curves = {name: (edges, _until_end(rate)) for name, rate in rates.items()}
     _draw_rates(ax, curves, labelled=len(curves) > 1)
-    _mark_reductions(ax, reductions)
-    _label_epochs(ax)
-    _label_values(ax, "learning rate", np.concatenate(list(rates.values())))
+    _mark(ax, reductions, "reduction")
+    _label(ax, "epoch", "learning rate", np.concatenate(list(rates.values())))
 
 
 def _draw_logger(ax: Axes, logger: LearningRateLogger, _: str) -> None:
@@ -202,8 +200,7 @@ def _draw_logger(ax: Axes, logger: LearningRateLogger, _: str) -> None:
         _checks.fail("what", logger, "a `LearningRateLogger` that was in a `fit`")
     curves = {name: np.transpose(points) for name, points in logger.seen.items()}
     _draw_rates(ax, curves, labelled=len(curves) > 1)
-    ax.set_xlabel("step")
-    _label_values(ax, "learning rate", np.concatenate([rates for _, rates in curves.values()]))
+    _label(ax, "step", "learning rate", np.concatenate([rates for _, rates in curves.values()]))
 
 
 def _draw_observations(ax: Axes, plateau: PlateauDecay, _: str) -> None:
@@ -211,9 +208,8 @@ def _draw_observations(ax: Axes, plateau: PlateauDecay, _: str) -> None:
         _checks.fail("what", plateau, "a `PlateauDecay` with `every` that was in a `fit`")
     steps, values, reduced = map(np.array, zip(*plateau.observations, strict=True))
     ax.plot(steps, values, **METRIC)
-    _mark_reductions(ax, steps[reduced])
-    ax.set_xlabel("step")
-    _label_values(ax, plateau.monitor, values)
+    _mark(ax, steps[reduced], "reduction")
+    _label(ax, "step", plateau.monitor, values)
 
 
 def _draw_range_test(ax: Axes, test: RangeTest, _: str) -> None:
@@ -221,10 +217,8 @@ def _draw_range_test(ax: Axes, test: RangeTest, _: str) -> None:
     ax.plot(test.learning_rate, test.smoothed, color="C0", linewidth=2, label="smoothed")
     # A curve without a descent has no suggestion, but it is drawn: it shows what is wrong.
     with contextlib.suppress(ValueError):
-        _mark(ax, test.suggestion, f"suggestion: {test.suggestion:.2g}")
-    ax.set_xscale("log")
-    ax.set_xlabel("learning rate")
-    ax.set_ylabel("loss")
+        _mark(ax, [test.suggestion], f"suggestion: {test.suggestion:.2g}")
+    ax.set(xscale="log", xlabel="learning rate", ylabel="loss")
     # The fall of the curve fills the axis, even if the loss rises far above it later.
     lowest, highest = test.smoothed.min(), test.smoothed[: test.smoothed.argmin() + 1].max()
     if highest > lowest:
@@ -253,33 +247,25 @@ def _draw_rates(ax: Axes, curves: dict[Any, Any], *, labelled: bool) -> None:
         ax.plot(x, rates, line, drawstyle="steps-post", label=label)
 
 
-def _mark_reductions(ax: Axes, positions: NDArray[Any]) -> None:
+def _mark(ax: Axes, positions: Iterable[float], label: str) -> None:
     for index, position in enumerate(positions):
-        _mark(ax, position, None if index else "reduction")
+        legend = None if index else label
+        ax.axvline(position, color="C3", linestyle="--", linewidth=1, label=legend)
 
 
-def _mark(ax: Axes, position: float, label: str | None) -> None:
-    ax.axvline(position, color="C3", linestyle="--", linewidth=1, label=label)
-
-
-def _label_epochs(ax: Axes) -> None:
-    ax.set_xlabel("epoch")
+def _label(ax: Axes, x: str, y: str, values: NDArray[Any]) -> None:
+    """Labels the axes. If the values span decades, the vertical one becomes logarithmic, with plain
+    numbers as labels."""
+    ax.set(xlabel=x, ylabel=y)
     ax.locator_params(axis="x", integer=True)
     ax.margins(x=0.01)
-
-
-def _label_values(ax: Axes, label: str, values: Any) -> None:
-    """Labels the vertical axis. If the values span decades, it becomes logarithmic, with plain
-    numbers as labels."""
-    ax.set_ylabel(label)
     values = values[np.isfinite(values) & (values != 0)]
     if len(values) == 0 or values.min() < 0 or values.max() < 20 * values.min():
         return
     # Lower rates have no effect on training.
     highest = values.max()
     lowest = max(values.min(), highest * 1e-8)
-    ax.set_yscale("log")
-    ax.set_ylim(lowest / 1.3, highest * 1.3)
+    ax.set(yscale="log", ylim=(lowest / 1.3, highest * 1.3))
     ax.locator_params(axis="y", subs=(1, 2, 5) if highest < 1000 * lowest else (1,))
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter("")

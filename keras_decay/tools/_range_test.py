@@ -28,6 +28,8 @@ from keras_decay.schedules._decay import EpochSchedule
 from keras_decay.tools._first_loss import FirstLoss
 from keras_decay.tools._records import Columns
 
+NO_BATCH = "`x` must give at least one batch. Received: data without a batch"
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RangeTest(Columns):
@@ -222,10 +224,11 @@ def find_learning_rate(
             with preserve_variables(model), trial.rates_set(model):
                 # Short data is repeated in further epochs; `trial` stops after `steps` batches.
                 model.fit(**data, class_weight=class_weight, epochs=steps, callbacks=[trial])
-    except (StopIteration, UnboundLocalError):
+    except (StopIteration, UnboundLocalError) as error:
         # Keras on JAX raises these for data without a batch.
         if trial.batches:
             raise
+        raise ValueError(NO_BATCH) from error
     return trial.result()
 
 
@@ -303,7 +306,7 @@ class _Trial(keras.callbacks.Callback):
         sync_variables(self.model)
         if not logs or "loss" not in logs:
             _checks.fail("model", self.model, "a model whose training step returns its `loss`")
-        loss, first_loss = float(to_number(logs["loss"])), self.first.value
+        loss, first_loss = to_number(logs["loss"]), to_number(self.first.loss)
         # Keras logs the mean since the last reset.
         self.model.reset_metrics()
         if not (math.isfinite(loss) and math.isfinite(first_loss)):
@@ -332,7 +335,7 @@ class _Trial(keras.callbacks.Callback):
 
     def result(self) -> RangeTest:
         if not self.batches:
-            raise ValueError("`x` must give at least one batch. Received: data without a batch")
+            raise ValueError(NO_BATCH)
         if not self.position:
             must = "a model whose training step uses `model.optimizer`; it took no step"
             _checks.fail("model", self.model, must)
@@ -349,10 +352,10 @@ Scale = Callable[[Any], Any]
 
 def _scale(loss: NDArray[Any], first_loss: NDArray[Any]) -> tuple[Scale, Scale, float]:
     """The scale f on which losses are compared, its inverse, and the size of a typical loss."""
-    sizes = np.maximum(np.abs(loss), np.abs(first_loss))
     if min(loss.min(), first_loss.min()) > 0:
         return np.log, np.exp, 1.0
     # The median, which a few very large losses do not change.
+    sizes = np.maximum(np.abs(loss), np.abs(first_loss))
     size = float(np.median(sizes[sizes > 0])) if sizes.any() else 1.0
     return lambda loss: np.arcsinh(loss / size), lambda scaled: size * np.sinh(scaled), size
 

@@ -6,7 +6,6 @@ import codecs
 import contextlib
 import csv
 import io
-import itertools
 import math
 import os
 import warnings
@@ -133,13 +132,8 @@ def rehearse(
     # These are all the attributes of a model that the callback needs here.
     optimizer = keras.optimizers.SGD(source.schedule)
     model = SimpleNamespace(optimizer=optimizer, metrics=[], built=False, stop_training=False)
-    for_decisions_only = {
-        "restore_best_weights": False,
-        "recover": False,
-        "optimizer": "optimizer",
-        "verbose": 0,
-    }
-    copy = plateau.from_config({**plateau.get_config(), **for_decisions_only})
+    config = {**plateau.get_config(), "restore_best_weights": False, "recover": False}
+    copy = plateau.from_config({**config, "optimizer": "optimizer", "verbose": 0})
     counter = _keras.step_counter(optimizer)
     counter.assign(source.step)
     copy.attach(model)
@@ -156,14 +150,9 @@ def rehearse(
         if model.stop_training:
             break
     epochs, rates, scales = map(np.array, zip(*rows, strict=True))
-    return Rehearsal(
-        epochs,
-        rates,
-        scales,
-        np.array(observed[: len(rows)], "float64"),
-        np.array(reductions, epochs.dtype),
-        plateau.monitor,
-    )
+    seen = np.array(observed[: len(rows)], "float64")
+    reduced = np.array(reductions, epochs.dtype)
+    return Rehearsal(epochs, rates, scales, seen, reduced, plateau.monitor)
 
 
 def _metric_values(values: Any, monitor: str) -> list[float | None]:
@@ -176,11 +165,8 @@ def _metric_values(values: Any, monitor: str) -> list[float | None]:
     if hasattr(values, "to_numpy"):  # A pandas `Series`.
         values = values.to_numpy()
     items = _checks.sequence("values", values, must)
-    if not items:
-        _checks.fail("values", values, must)
-    for value in items:
-        if value is not None and not _checks.is_number(value):
-            _checks.fail("values", values, must, TypeError)
+    if not items or not all(value is None or _checks.is_number(value) for value in items):
+        _checks.fail("values", values, must, TypeError if items else ValueError)
     return [None if value is None else float(value) for value in items]
 
 
@@ -238,11 +224,12 @@ def _csv_epochs(path: Path, monitor: str) -> Iterator[tuple[int, float | None]]:
         must = f"a CSV file {must} (the separator seen is {separator!r})"
         _checks.fail("values", str(path), must)
 
-    header = headers[separator]
+    rows, header = _csv_rows(text, separator), headers[separator]
     if monitor not in header:
         fail(f"with a column `{monitor}`; its columns are {header}")
+    next(rows)
     epoch = -1
-    for line, cells in itertools.islice(_csv_rows(text, separator), 1, None):
+    for line, cells in rows:
         if len(cells) != len(header):
             fail(
                 f"whose rows fit its header; the row in line {line} has {len(cells)} cells and the "
@@ -265,8 +252,8 @@ def _csv_epochs(path: Path, monitor: str) -> Iterator[tuple[int, float | None]]:
 
 def _csv_rows(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
     """The line number and the cells of each row that is not empty."""
-    lines = io.StringIO(text, newline="")
-    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
+    file = io.StringIO(text, newline="")
+    reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
     for row in reader:
         cells = [cell.strip() for cell in row]
         if any(cells):

@@ -47,7 +47,7 @@ def steps_per_epoch(data: Any, batch_size: int | None = None) -> int:
     if shape:
         if shape[0] < 1:
             _checks.fail("data", data, "data with at least one sample")
-        return math.ceil(shape[0] / (batch_size or 32))
+        return math.ceil(int(shape[0]) / (batch_size or 32))
     batches = _batches(data)
     if batch_size is not None:
         must = f"None for a `{type(data).__name__}`, which makes its own batches"
