@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from internals import counting_epochs
+from support import model
 
 from keras_decay import (
     EpochSchedule,
@@ -62,6 +63,18 @@ def test_plot_takes_the_number_that_it_is_given(make):
     one, two = figure.axes[0].lines
     assert np.array_equal(one.get_ydata(), two.get_ydata())
     assert counting_epochs(schedule)
+
+
+@makers
+def test_rehearse_of_a_model_that_was_never_trained_is_that_of_its_schedule(make):
+    """Also where a plateau has been attached to the model."""
+    plateau = PlateauDecay(factor=0.5, patience=1)
+    expected = rehearse(plateau, [1.0] * 5, make(), steps_per_epoch=10)
+    for attached in (False, True):
+        network = model(make())
+        if attached:
+            PlateauDecay().attach(network)
+        assert rehearse(plateau, [1.0] * 5, network, steps_per_epoch=10) == expected
 
 
 def test_without_a_number_each_of_them_asks_for_it():

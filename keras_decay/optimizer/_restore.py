@@ -26,52 +26,51 @@ class VariableValues:
             variable.assign(value)
 
 
-def variables_of(model: Any) -> list[Any]:
-    """All variables that training may change."""
-    found = [
-        *model.variables,
-        *model.metrics_variables,
-        *(
-            variable
-            for optimizer in _keras.held_optimizers(model)
-            for variable in optimizer.variables
-        ),
-    ]
-    return list({id(each): each for each in found}.values())
+def optimizer_variables(model: Any) -> list[Any]:
+    """The variables of all optimizers that a model holds."""
+    held = _keras.held_optimizers(model)
+    # Once each: a wrapper has the variables of the optimizer inside it.
+    return list({id(each): each for one in held for each in one.variables}.values())
+
+
+@contextlib.contextmanager
+def preserve_values(variables: list[Any]) -> Iterator[None]:
+    """Restores the values of variables after the block, to the bit."""
+    values = VariableValues(variables)
+    try:
+        yield
+    finally:
+        values.restore()
 
 
 @contextlib.contextmanager
 def preserve_variables(model: Any) -> Iterator[None]:
-    """Restores all variables after the block, to the bit.
+    """Restores all variables that training may change after the block, to the bit.
 
     If an optimizer is built in the block, its variables get the values that it was built with.
     """
-    saved = [VariableValues(variables_of(model))]
-    unbuilt = [each for each in _keras.held_optimizers(model) if not each.built]
-    for optimizer in unbuilt:
-        # Not through Keras's `__setattr__`, which would track it.
-        vars(optimizer)["build"] = _build_and_save(optimizer, saved)
-    try:
-        yield
-    finally:
-        for optimizer in unbuilt:
-            vars(optimizer).pop("build")
+    variables = [*model.variables, *model.metrics_variables, *optimizer_variables(model)]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(preserve_values(variables))
         # Metrics that were built in the block are not among the saved variables.
-        model.reset_metrics()
-        for values in saved:
-            values.restore()
+        stack.callback(model.reset_metrics)
+        for optimizer in _keras.held_optimizers(model):
+            if not optimizer.built:
+                # Not through Keras's `__setattr__`, which would track it.
+                vars(optimizer)["build"] = _build_and_save(optimizer, stack)
+                stack.callback(vars(optimizer).pop, "build")
+        yield
 
 
-def _build_and_save(optimizer: Any, saved: list[VariableValues]) -> Callable[[Any], None]:
+def _build_and_save(optimizer: Any, stack: contextlib.ExitStack) -> Callable[[Any], None]:
     build = optimizer.build
 
     def build_and_save(variables: Any) -> None:
         before = {id(each) for each in optimizer.variables}
         with _backend.outside_of_graph():
             build(variables)
-            saved.append(
-                VariableValues([each for each in optimizer.variables if id(each) not in before])
-            )
+            built = [each for each in optimizer.variables if id(each) not in before]
+            stack.callback(VariableValues(built).restore)
 
     return build_and_save
 
@@ -79,14 +78,8 @@ def _build_and_save(optimizer: Any, saved: list[VariableValues]) -> Callable[[An
 @contextlib.contextmanager
 def preserve_attributes(model: Any) -> Iterator[None]:
     """Restores the attributes that `fit` sets on a model, compiled steps included."""
-    names = (
-        "train_function",
-        "test_function",
-        "steps_per_execution",
-        "stop_training",
-        "stop_evaluating",
-        "history",
-    )
+    steps = ("train_function", "test_function", "steps_per_execution")
+    names = (*steps, "stop_training", "stop_evaluating", "history")
     kept = {name: vars(model)[name] for name in names if name in vars(model)}
     try:
         model.train_function = None
@@ -94,11 +87,9 @@ def preserve_attributes(model: Any) -> Iterator[None]:
         with preserve_modes(model), _keras.fresh_train_step(model):
             yield
     finally:
-        for name in names:
-            if name in kept:
-                setattr(model, name, kept[name])
-            else:  # In old versions of Keras `del model.x` works for variables only.
-                vars(model).pop(name, None)
+        for name in names:  # In old versions of Keras `del model.x` works for variables only.
+            vars(model).pop(name, None)
+        vars(model).update(kept)
 
 
 @contextlib.contextmanager
@@ -117,15 +108,14 @@ def preserve_random_states() -> Iterator[None]:
     """Restores the random states of Python, NumPy, torch and Keras."""
     state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     generator = _keras.global_seed_generator()
-    drawn = VariableValues([] if generator is None else [generator.state])
+    drawn = [] if generator is None else [generator.state]
     try:
-        with preserve_torch_states():
+        with preserve_torch_states(), preserve_values(drawn):
             yield
     finally:
         random.setstate(state)
         np.random.set_state(numpy_state)  # noqa: NPY002
         _keras.set_global_seed_generator(generator)
-        drawn.restore()
 
 
 def preserve_torch_states() -> Any:

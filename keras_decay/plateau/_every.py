@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import keras
+import numpy as np
+from numpy.typing import NDArray
 
 from keras_decay import _checks, _keras
 from keras_decay._backend import to_number
-from keras_decay.optimizer._restore import (
-    VariableValues,
-    preserve_modes,
-    preserve_random_states,
-)
+from keras_decay.optimizer._restore import preserve_modes, preserve_random_states, preserve_values
 
 
 class InsideEpoch:
@@ -56,9 +52,7 @@ class InsideEpoch:
         # observed twice.
         self._left_out = 0 if first else max(self.position - counted, 0)
         self.position = counted + self._left_out
-        lacks = self._data is None and first and not self._mean.begin_fit(self.position)
-        self._mean.begin_epoch()
-        return lacks
+        return self._data is None and first and not self._mean.begin_fit(self.position)
 
     def advance(self, counted: int) -> bool:
         """Moves on to so many counted steps; returns whether an observation is due."""
@@ -81,12 +75,12 @@ class InsideEpoch:
 
 def evaluate(model: Any, data: Any, monitor: str) -> float:
     """A metric of the validation data, evaluated without any effect on the training run."""
-    with preserve_metrics(model), preserve_random_states(), preserve_modes(model):
-        if isinstance(data, (tuple, list)):
-            x, y, weights = keras.utils.unpack_x_y_sample_weight(tuple(data))
-            metrics = model.evaluate(x, y, sample_weight=weights, verbose=0, return_dict=True)
-        else:
-            metrics = model.evaluate(data, verbose=0, return_dict=True)
+    x, y, weights = data, None, None
+    if isinstance(data, (tuple, list)):
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(tuple(data))
+    kept = preserve_values(model.metrics_variables)
+    with kept, preserve_random_states(), preserve_modes(model):
+        metrics = model.evaluate(x, y, sample_weight=weights, verbose=0, return_dict=True)
     metrics = {f"val_{name}": value for name, value in metrics.items()}
     if not metrics:
         raise ValueError("`validation_data` must have at least one batch; it has none.")
@@ -106,40 +100,29 @@ class BatchMean:
 
     def __init__(self, monitor: str):
         self._monitor = monitor
-        self._total = self._count = 0.0
-        """The sum and count since the last call, from earlier epochs."""
-        self._before = 0.0, 0.0
-        """Keras's sum and count at the last call in this epoch."""
-        self._step = 0
-        """The step of the training run at the end of the last epoch."""
+        self._added = np.zeros(2)
+        """What to add to Keras's present sum and count for those since the last call."""
+        self._step: int | None = 0
+        """The step at the end of the last epoch; `None` if `value` has been called since."""
 
     def begin_fit(self, step: int) -> bool:
         """Forgets batches of another training run; returns whether those up to `step` are known."""
         known = step == self._step
         if not known:
-            self._total = self._count = 0.0
+            self._added = np.zeros(2)
         return known
 
-    def begin_epoch(self) -> None:
-        self._before = 0.0, 0.0
-
     def end_epoch(self, model: Any, step: int) -> None:
-        self._add(self._sums(model))
+        self._added += self._sums(model)  # Keras begins the next epoch from 0.
         self._step = step
 
     def value(self, model: Any) -> float:
         now = self._sums(model)
-        self._add(now)
-        total, count = self._total, self._count
-        self._total = self._count = 0.0
-        self._before = now
-        return total / count if count else float("nan")
+        total, count = self._added + now
+        self._added, self._step = -now, None
+        return float(total / count) if count else float("nan")
 
-    def _add(self, now: tuple[float, float]) -> None:
-        self._total += now[0] - self._before[0]
-        self._count += now[1] - self._before[1]
-
-    def _sums(self, model: Any) -> tuple[float, float]:
+    def _sums(self, model: Any) -> NDArray[np.float64]:
         metrics = dict(_keras.metrics_of(model))
         metric = metrics.get(self._monitor)
         if metric is None:
@@ -151,33 +134,22 @@ class BatchMean:
                 "without `validation_data`"
             )
             _checks.fail("monitor", self._monitor, must)
-        return float(to_number(metric.total)), float(to_number(metric.count))
-
-
-@contextlib.contextmanager
-def preserve_metrics(model: Any) -> Iterator[None]:
-    """Restores the metrics of the model after the block, to the bit."""
-    values = VariableValues(model.metrics_variables)
-    try:
-        yield
-    finally:
-        values.restore()
+        return np.array([to_number(metric.total), to_number(metric.count)], "float64")
 
 
 def checked_data(value: Any, every: int | None, monitor: str) -> Any:
     if value is None:
         return None
+    kind = type(value).__name__
     if every is None:
         must = "left out without `every`; `fit` has its own, of which each epoch is an observation"
-        _checks.fail("validation_data", type(value).__name__, must)
+        _checks.fail("validation_data", kind, must)
     if not monitor.startswith("val_"):
         _checks.fail("monitor", monitor, 'a metric of `validation_data`, such as "val_loss"')
     if hasattr(value, "__next__"):
         must = "data that can be evaluated many times, not an iterator, which ends after the first"
-        _checks.fail("validation_data", type(value).__name__, must)
-    first = value
-    while isinstance(first, (tuple, list, dict)) and first:
-        first = next(iter(first.values() if isinstance(first, dict) else first))
-    if isinstance(first, (tuple, list, dict)) or (getattr(first, "shape", None) or [1])[0] == 0:
-        _checks.fail("validation_data", type(value).__name__, "data with at least one sample")
+        _checks.fail("validation_data", kind, must)
+    arrays = keras.tree.flatten(value)
+    if not arrays or (getattr(arrays[0], "shape", None) or [1])[0] == 0:
+        _checks.fail("validation_data", kind, "data with at least one sample")
     return value

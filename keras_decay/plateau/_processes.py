@@ -61,20 +61,15 @@ def all_gather(variable: Any) -> Callable[[Any], Any] | None:
 
         # As integers: JAX would round floats to float32.
         return lambda row: process_allgather(row.view("uint32")).view("float64")
-    if BACKEND == "torch":
-        distributed = torch.distributed
-        if distributed.is_available() and distributed.is_initialized():
-
-            def gather(row: Any) -> Any:
-                own = torch.from_numpy(row)
-                if distributed.get_backend() == "nccl":
-                    own = own.cuda()
-                rows = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
-                distributed.all_gather(rows, own)
-                return torch.stack(rows).cpu().numpy()
-
-            return gather
+    if BACKEND == "torch" and torch.distributed.is_available():
+        return _all_gather_on_torch if torch.distributed.is_initialized() else None
     return None
+
+
+def _all_gather_on_torch(row: Any) -> Any:
+    rows: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(rows, row)
+    return np.array(rows)
 
 
 @functools.cache

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from keras_decay import _backend, _keras
 from keras_decay._backend import BACKEND
-from keras_decay.optimizer._restore import preserve_torch_states, variables_of
+from keras_decay.optimizer._restore import optimizer_variables, preserve_torch_states
 
 
 class FirstLoss:
@@ -28,78 +29,71 @@ class FirstLoss:
     """
 
     def __init__(self, model: Any, forward: bool):
-        self.value = float("nan")
+        self.loss: Any = None
         self._model = model
         self._forward = forward
-        self._step = model.train_function
         self._first: Any = None
+        step = model.train_function
         if BACKEND == "jax":
+            self._step = step
             model.train_function = self._step_on_jax
             # XLA removes the gradients, on which the loss does not depend.
             self._loss = _backend.compiled_for(model, self._loss_of_state)
         else:
+            # TensorFlow's step takes an iterator.
+            self._step = (lambda data: step(iter(data))) if BACKEND == "tensorflow" else step
             model.train_function = self._step_on_data
-            self._loss = _backend.compiled_for(model, self._loss_of_batch)
+            self._loss = _backend.compiled_for(model, partial(_keras.training_loss, model))
 
     def _step_on_jax(self, state: Any, iterator: Any) -> Any:
         # Old versions of Keras pass a list with one batch instead of an iterator.
         listed = isinstance(iterator, list)
         data = iterator[0] if listed else next(iterator)
-        again = iterator if listed else iter([data])
         if self._first is None:
             # The step donates the memory of the state that it gets.
             self._first = [[_backend.device_copy(each) for each in group] for group in state]
-            logs, state = self._step(state, again)
-            self._note(logs)
-            return logs, state
         trainable, non_trainable, optimizer, _ = self._first
         _, now, _, metrics = state
         non_trainable = [
             first if _backend.is_float(first) else seed
             for first, seed in zip(non_trainable, now, strict=True)
         ]
-        self._note({"loss": self._loss((trainable, non_trainable, optimizer, metrics), data)})
-        return self._step(state, again)
+        first_state = trainable, non_trainable, optimizer, metrics
+        self.loss = self._loss(first_state, data)
+        return self._step(state, iterator if listed else iter([data]))
 
     def _loss_of_state(self, state: Any, data: Any) -> Any:
-        return self._model.train_step(state, data)[0]["loss"]
+        return _loss_in(self._model.train_step(state, data)[0])
 
     def _step_on_data(self, data: Any) -> Any:
-        # TensorFlow's step takes an iterator, and runs even past the end of the data.
-        data = [next(data)] if BACKEND == "tensorflow" else data
+        if BACKEND == "tensorflow":  # Its step runs even past the end of the data.
+            data = [next(data)]
         if self._first is None:
-            self._first = self._values_to_go_back_to()
-            logs = self._step(iter(data) if BACKEND == "tensorflow" else data)
-            self._note(logs)
+            # Only floats: the seeds, which are ints, must stay those of the step.
+            first = [each for each in self._model.variables if _backend.is_float(each)]
+            if not self._forward:  # It may update twice: its loss depends on the optimizer.
+                first += optimizer_variables(self._model)
+            self._first = _copies(first)
+            logs = self._step(data)
+            self.loss = _loss_in(logs)
             return logs
         with self._at_first_weights():
             if self._forward:
                 with _backend.without_gradients():
-                    self._note({"loss": self._loss(data[0])})
+                    self.loss = self._loss(data[0])
             else:
-                self._note(self._step(iter(data) if BACKEND == "tensorflow" else data))
-        return self._step(iter(data) if BACKEND == "tensorflow" else data)
-
-    def _loss_of_batch(self, data: Any) -> Any:
-        return _keras.training_loss(self._model, data)
-
-    def _values_to_go_back_to(self) -> list[tuple[Any, Any]]:
-        # Only floats: the seeds, which are ints, must stay those of the step.
-        variables = [each for each in self._model.variables if _backend.is_float(each)]
-        if not self._forward:  # A custom step may update twice: its loss depends on the optimizer.
-            for optimizer in _keras.held_optimizers(self._model):
-                variables += optimizer.variables
-        return [(each, _backend.device_copy(each)) for each in variables]
+                self.loss = _loss_in(self._step(data))
+        return self._step(data)
 
     @contextlib.contextmanager
     def _at_first_weights(self) -> Iterator[None]:
         generator = _keras.global_seed_generator()
         variables = [*self._model.variables, *self._model.metrics_variables]
         if not self._forward:
-            variables = variables_of(self._model)
+            variables += optimizer_variables(self._model)
         if generator is not None:
             variables.append(generator.state)
-        now = [(each, _backend.device_copy(each)) for each in variables]
+        now = _copies(variables)
         try:
             with preserve_torch_states():
                 _assign(self._first)
@@ -107,10 +101,14 @@ class FirstLoss:
         finally:
             _assign(now)
 
-    def _note(self, logs: Any) -> None:
-        # Without a loss, the range test ends with an error elsewhere.
-        if logs and "loss" in logs:
-            self.value = float(_backend.to_number(logs["loss"]))
+
+def _loss_in(logs: dict[str, Any]) -> Any:
+    # Without a loss, the range test ends with an error elsewhere.
+    return logs.get("loss", float("nan"))
+
+
+def _copies(variables: list[Any]) -> list[tuple[Any, Any]]:
+    return [(each, _backend.device_copy(each)) for each in variables]
 
 
 def _assign(values: list[tuple[Any, Any]]) -> None:

@@ -14,7 +14,7 @@ from keras_decay._backend import to_numpy
 from keras_decay.optimizer._attach import attached_to
 from keras_decay.optimizer._rates import effective_rate, schedule_of, steps_done
 from keras_decay.optimizer._scale import PlateauScale
-from keras_decay.optimizer._state import PlateauState, State
+from keras_decay.optimizer._state import Clock, PlateauState, State
 from keras_decay.schedules._base import (
     check_schedule,
     compute,
@@ -64,9 +64,8 @@ def preview(
     """
     source = Source.of("schedule", schedule, steps_per_epoch)
     epochs = _checks.integer("epochs", epochs, 1)
-    length = source.steps_per_epoch
-    steps = np.arange(epochs * length)
-    return source.epoch + steps / length, rates_at(source.schedule, source.step + steps)
+    steps = np.arange(epochs * source.steps_per_epoch)
+    return source.epoch + steps / source.steps_per_epoch, source.rates(steps)
 
 
 @dataclass(frozen=True)
@@ -82,83 +81,72 @@ class Source:
 
     schedule: Any
     steps_per_epoch: int
-    step: int = 0
-    epoch: float = 0.0
+    step: int
+    epoch: float
 
     @classmethod
     def of(cls, name: str, what: Any, steps_per_epoch: int | None) -> Source:
         """The source for a float or a schedule, from step 0 on, or for an optimizer or a model,
         from its present step on."""
         optimizer = what.optimizer if isinstance(what, keras.Model) else what
+        clock, step = Clock(), 0
         if isinstance(optimizer, keras.optimizers.Optimizer):
-            return cls._from_here(name, optimizer, steps_per_epoch)
-        if isinstance(what, keras.Model):
+            inner = _keras.inner_optimizers(optimizer)
+            if len(inner) != 1:
+                must = "an optimizer with one learning rate, such as one of those inside it"
+                _checks.fail(name, optimizer, must)
+            rate, step = schedule_of(inner[0]), steps_done(inner[0])
+            keeper = rate if isinstance(rate, PlateauScale) else attached_to(optimizer)
+            clock = clock if keeper is None else keeper.state.clock
+            rate = effective_rate(inner[0]) if rate is None else rate
+        elif isinstance(what, keras.Model):
             _checks.fail(name, what, "a compiled model")
-        schedule = what if isinstance(what, PlateauScale) else check_schedule(name, what)
-        length = resolve_steps_per_epoch(name, schedule, steps_per_epoch)
-        if isinstance(schedule, PlateauScale):
-            scale = State(schedule.state.plateau if schedule.placement.scaled else PlateauState())
-            return cls(_in_state(schedule, scale, length, 0), length)
-        return cls(with_steps_per_epoch(schedule, length), length)
-
-    @classmethod
-    def _from_here(cls, name: str, optimizer: Any, steps_per_epoch: int | None) -> Source:
-        inner = _keras.inner_optimizers(optimizer)
-        if len(inner) != 1:
-            must = "an optimizer with one learning rate, such as one of those inside it"
-            _checks.fail(name, optimizer, must)
-        schedule, step = schedule_of(inner[0]), steps_done(inner[0])
-        attached = attached_to(optimizer)
-        state = State() if attached is None else attached.state
-        if isinstance(schedule, PlateauScale):
-            state = schedule.state
+        else:
+            rate = what if isinstance(what, PlateauScale) else check_schedule(name, what)
         if steps_per_epoch is None:
-            steps_per_epoch = state.clock.steps_per_epoch
-        schedule = effective_rate(inner[0]) if schedule is None else schedule
-        length = resolve_steps_per_epoch(name, schedule, steps_per_epoch)
-        clock = state.clock.begin(0, length, [step], loaded=False, resumed=False)
-        if clock.steps_per_epoch == state.clock.steps_per_epoch:
-            clock = state.clock  # It may be in the middle of an epoch.
-        at = replace(state, clock=clock)
+            steps_per_epoch = clock.steps_per_epoch
+        length = resolve_steps_per_epoch(name, rate, steps_per_epoch)
+        # With the same number, the optimizer may be in the middle of an epoch.
+        if length != clock.steps_per_epoch:
+            clock = replace(clock, updates=1)
+            clock = clock.begin(0, length, [step], loaded=False, resumed=False)
         epoch = (step + clock.offset(0)) / length
-        if isinstance(schedule, float):
-            return cls(schedule, length, step, epoch)
-        return cls(_in_state(schedule, at, length, step), length, step, epoch)
+        return cls(_on_clock(rate, clock), length, step, epoch)
+
+    def rates(self, steps: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The rates so many steps after the source's own step."""
+
+        def formula(step: Any, xp: Any) -> Any:
+            return rate_of(self.schedule, step, xp)
+
+        chunks = np.split(self.step + steps, range(CHUNK, len(steps), CHUNK))
+        return np.concatenate([to_numpy(compute(formula, chunk)) for chunk in chunks])
 
 
-def _in_state(schedule: Any, state: State, length: int, step: int) -> PlateauScale:
-    """The schedule as an optimizer in this state has it, but without an optimizer."""
-    floor, scaled = 0.0, False
-    if isinstance(schedule, PlateauScale):
-        floor, scaled = schedule.min_learning_rate, schedule.placement.scaled
-        schedule = schedule.schedule
-    clock = replace(state.clock, steps_per_epoch=length)
-    state = State(state.plateau if scaled else PlateauState(), clock)
-    return PlateauScale(schedule, min_learning_rate=floor, state=state.numbers(0))
+def _on_clock(rate: Any, clock: Clock) -> Any:
+    """The rate as an optimizer with this clock has it, but without an optimizer."""
+    if isinstance(rate, float):
+        return rate
+    plateau, floor = PlateauState(), 0.0
+    if isinstance(rate, PlateauScale):
+        if rate.placement.scaled:
+            plateau, floor = rate.state.plateau, rate.min_learning_rate
+        rate = rate.schedule
+    if not clock.offset(0):
+        rate = with_steps_per_epoch(rate, clock.steps_per_epoch)
+    return PlateauScale(rate, min_learning_rate=floor, state=State(plateau, clock).numbers(0))
 
 
-def _is_constant(schedule: Any) -> bool:
-    if isinstance(schedule, PlateauScale):
-        schedule = schedule.schedule
-    return isinstance(schedule, float)
-
-
-def resolve_steps_per_epoch(name: str, schedule: Any, given: int | None) -> int:
+def resolve_steps_per_epoch(name: str, rate: Any, given: int | None) -> int:
     """The given number, or else the schedule's own."""
     if given is not None:
         return _checks.integer("steps_per_epoch", given, 1)
-    inner = (getattr(each, "steps_per_epoch", None) for each in iter_schedules(schedule))
-    own = 1 if _is_constant(schedule) else next((n for n in inner if n is not None), None)
-    if own is None:
-        _checks.fail(
-            "steps_per_epoch", given, f"given for {name}={schedule!r}, which has none of its own"
-        )
-    return int(own)
-
-
-def rates_at(schedule: Any, steps: NDArray[np.int64]) -> NDArray[np.float32]:
-    rates = np.empty(len(steps), "float32")
-    for start in range(0, len(steps), CHUNK):
-        part = slice(start, start + CHUNK)
-        rates[part] = to_numpy(compute(lambda step, xp: rate_of(schedule, step, xp), steps[part]))
-    return rates
+    schedules = list(iter_schedules(rate))
+    if all(isinstance(each, PlateauScale) for each in schedules):
+        return 1  # A constant rate.
+    for each in schedules:
+        own = getattr(each, "steps_per_epoch", None)
+        if own is not None:
+            return int(own)
+    must = f"given for {name}={rate!r}, which has none of its own"
+    return _checks.fail("steps_per_epoch", given, must)

@@ -7,7 +7,7 @@ import itertools
 import math
 import types
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_decay import _checks, _keras
+from keras_decay._backend import sync_variables, to_number, variable_scope
+from keras_decay.optimizer._rates import steps_done
 from keras_decay.optimizer._restore import (
     preserve_attributes,
     preserve_random_states,
     preserve_variables,
 )
+from keras_decay.schedules._compose import JoinedSchedule
+from keras_decay.schedules._decay import EpochSchedule
 from keras_decay.tools._first_loss import FirstLoss
 from keras_decay.tools._records import Columns
 
@@ -203,7 +207,7 @@ def find_learning_rate(
 
     rates = np.geomspace(lowest, highest, steps)
     trial = _Trial(rates, stop_at, smoothing, verbose, _keras.trains_as_keras_does(model))
-    arguments = {
+    data = {
         "x": _repeated(x) if isinstance(x, types.GeneratorType) else x,
         "y": y,
         "batch_size": batch_size,
@@ -216,14 +220,13 @@ def find_learning_rate(
             warnings.filterwarnings("ignore", "Your input ran out of data")
             # `shuffle=True` is the default of `fit`; the user did not pass it.
             warnings.filterwarnings("ignore", "`shuffle=True` was passed")
-            _build(model, arguments)
+            _build(model, data)
             with preserve_variables(model), trial.rates_set(model):
                 # Short data is repeated in further epochs; `trial` stops after `steps` batches.
-                arguments["class_weight"] = class_weight
-                model.fit(**arguments, epochs=steps, callbacks=[trial])
+                model.fit(**data, class_weight=class_weight, epochs=steps, callbacks=[trial])
     except (StopIteration, UnboundLocalError) as error:
         # Keras on JAX raises these for data without a batch.
-        if trial.begun:
+        if trial.batches:
             raise
         raise ValueError(NO_BATCH) from error
     return trial.result()
@@ -234,187 +237,130 @@ def _repeated(generator: Iterator[Any]) -> Iterator[Any]:
     yield from itertools.cycle(generator)
 
 
-class _Exponential(keras.optimizers.schedules.LearningRateSchedule):
-    """The rates of the test, one per step, from the optimizer's present step on."""
-
-    def __init__(self, rates: NDArray[np.float64], first_step: int):
-        self.rates = rates.astype("float32")
-        self.first_step = first_step
-
-    def __call__(self, step: Any) -> Any:
-        ops = keras.ops
-        index = ops.clip(ops.subtract(step, self.first_step), 0, len(self.rates) - 1)
-        return ops.take(ops.convert_to_tensor(self.rates, "float32"), index)
+def _build(model: Any, data: dict[str, Any]) -> None:
+    """Makes the variables that `fit` would make, so that their first values can be restored."""
+    if not model.built:
+        # On TensorFlow the first batch makes the variables of the model.
+        model.evaluate(**data, steps=1)
+    if not model.optimizer.built:
+        with variable_scope(model):
+            model.optimizer.build(model.trainable_variables)
 
 
+@dataclass(eq=False)
 class _Trial(keras.callbacks.Callback):
     """Notes the rate and the losses of each batch, and ends the test."""
 
-    def __init__(
-        self,
-        rates: NDArray[np.float64],
-        stop_at: float,
-        smoothing: float,
-        verbose: int | str,
-        forward: bool,
-    ):
-        super().__init__()
-        self._rates = rates
-        self._stop_at = stop_at
-        self._smoothing = smoothing
-        self._forward = forward
-        self._first: FirstLoss | None = None
-        self._trained: list[float] = []
-        self._loss: list[float] = []
-        self._first_loss: list[float] = []
-        self._first_steps: list[tuple[Any, int]] = []
-        self._position = 0
-        self._bar = None
-        if verbose != 0:
-            self._bar = keras.utils.Progbar(
-                len(rates),
-                verbose=1 if verbose == "auto" else verbose,
-                stateful_metrics=["learning_rate", "loss"],
-            )
+    rates: NDArray[np.float64]
+    stop_at: float
+    smoothing: float
+    verbose: int | str
+    forward: bool
 
-    @property
-    def begun(self) -> bool:
-        """Whether a batch has been trained on."""
-        return bool(self._loss)
+    def __post_init__(self) -> None:
+        super().__init__()
+        # The rate, the loss and the first loss of each batch.
+        self.batches: list[tuple[float, float, float]] = []
+        # The index of the rate of the present batch.
+        self.position = 0
+        self.bar = keras.utils.Progbar(
+            len(self.rates),
+            verbose=1 if self.verbose == "auto" else self.verbose,
+            stateful_metrics=["learning_rate", "loss"],
+        )
 
     @contextlib.contextmanager
     def rates_set(self, model: Any) -> Iterator[None]:
         """Within the block, the model's optimizers train at the rates of the test."""
         inner = _keras.inner_optimizers(model.optimizer)
-        self._first_steps = [(each, _step(each)) for each in inner]
-        own = [(each, _keras.learning_rate(each)) for each in inner]
+        own = [_keras.learning_rate(each) for each in inner]
+        self.first_steps = [(each, steps_done(each)) for each in inner]
         try:
-            for each, first_step in self._first_steps:
-                rate = _Exponential(self._rates, first_step)
-                _keras.set_learning_rate(each, rate)
-                if each.learning_rate is None or _number(each.learning_rate) != rate.rates[0]:
+            for each, first_step in self.first_steps:
+                _keras.set_learning_rate(each, self._rising(first_step))
+                rate = each.learning_rate
+                if rate is None or to_number(rate) != np.float32(self.rates[0]):
                     must = "an optimizer with a learning rate of its own, not that of another"
                     _checks.fail("model.optimizer", each, must, TypeError)
             yield
         finally:
-            for each, rate in own:
+            for each, rate in zip(inner, own, strict=True):
                 _keras.set_learning_rate(each, rate)
 
+    def _rising(self, first_step: int) -> JoinedSchedule:
+        """The rates of the test, one per step, from a step of the optimizer on."""
+        first, *later = self.rates.tolist()
+        rates = [first, EpochSchedule(later, steps_per_epoch=1)]
+        return JoinedSchedule(rates, [first_step + 1], steps_per_epoch=1)
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self._first = FirstLoss(self.model, self._forward)
+        self.first = FirstLoss(self.model, self.forward)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        # Not the number of batches: a `LossScaleOptimizer` skips steps whose gradients overflow.
-        self._position = min(self._steps_taken(), len(self._rates) - 1)
+        # Not the number of batches: a `LossScaleOptimizer` skips steps whose gradients overflow,
+        # and in a `MultiOptimizer`, an optimizer without variables takes no steps.
+        taken = max(steps_done(each) - first_step for each, first_step in self.first_steps)
+        self.position = min(taken, len(self.rates) - 1)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if hasattr(self.model, "jax_state_sync"):
-            # During an epoch, `fit` on JAX does not update the step counter and the metrics.
-            self.model.jax_state_sync()
+        sync_variables(self.model)
         if not logs or "loss" not in logs:
             _checks.fail("model", self.model, "a model whose training step returns its `loss`")
-        assert self._first is not None
-        self._take_down(_number(logs["loss"]), self._first.value)
+        loss, first_loss = to_number(logs["loss"]), to_number(self.first.loss)
         # Keras logs the mean since the last reset.
         self.model.reset_metrics()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if not self._loss:  # Data without a batch will have none in the next epoch either.
-            self.model.stop_training = True
-
-    def _take_down(self, loss: float, first_loss: float) -> None:
         if not (math.isfinite(loss) and math.isfinite(first_loss)):
-            if not self._loss:
+            if not self.batches:
                 must = "finite at the first rate: look for NaN in the data, or lower `lowest`"
                 _checks.fail("loss", loss, must)
             self.model.stop_training = True
             return
-        rate = float(self._rates[self._position])
-        self._trained.append(rate)
-        self._loss.append(loss)
-        self._first_loss.append(first_loss)
-        if self._bar is not None:
-            self._bar.update(len(self._loss), [("learning_rate", rate), ("loss", loss)])
-        last = max(self._position + 1, len(self._loss)) >= len(self._rates)
-        comparison = _Comparison(self._loss, self._first_loss)
-        if last or comparison.risen(self._stop_at, self._smoothing):
+        rate = float(self.rates[self.position])
+        self.batches.append((rate, loss, first_loss))
+        count = len(self.batches)
+        self.bar.update(count, [("learning_rate", rate), ("loss", loss)])
+        if max(self.position + 1, count) >= len(self.rates) or self._risen():
             self.model.stop_training = True
 
-    def _steps_taken(self) -> int:
-        # In a `MultiOptimizer`, an optimizer without variables takes no steps.
-        return max(_step(each) - first for each, first in self._first_steps)
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if not self.batches:  # Data without a batch will have none in the next epoch either.
+            self.model.stop_training = True
+
+    def _risen(self) -> bool:
+        """Whether a loss of typical size has, on average, risen more than `stop_at` times."""
+        _, loss, first_loss = np.transpose(self.batches)
+        f, _, size = _scale(loss, first_loss)
+        change = _average(f(loss) - f(first_loss), self.smoothing)
+        return bool(change > f(self.stop_at * size) - f(size))
 
     def result(self) -> RangeTest:
-        if not self._loss:
+        if not self.batches:
             raise ValueError(NO_BATCH)
-        if not self._position:
+        if not self.position:
             must = "a model whose training step uses `model.optimizer`; it took no step"
             _checks.fail("model", self.model, must)
-        if self._bar is not None:
-            self._bar.update(len(self._loss), finalize=True)
-        comparison = _Comparison(self._loss, self._first_loss)
-        return RangeTest(
-            np.array(self._trained), np.array(self._loss), comparison.smoothed(self._smoothing)
-        )
+        self.bar.update(len(self.batches), finalize=True)
+        rates, loss, first_loss = np.transpose(self.batches)
+        f, f_inverse, _ = _scale(loss, first_loss)
+        change = f(loss) - f(first_loss)
+        averages = [_average(change[: i + 1], self.smoothing) for i in range(len(change))]
+        return RangeTest(rates, loss, f_inverse(f(first_loss).mean() + averages))
 
 
-class _Comparison:
-    """Compares each loss with the first loss of the same batch.
-
-    The scale is logarithmic if all losses are positive, else only for large losses.
-    """
-
-    def __init__(self, loss: list[float], first_loss: list[float]):
-        both = np.array([loss, first_loss])
-        self._size = 0.0
-        if both.min() <= 0:
-            # The median, which a few very large losses do not change.
-            sizes = np.abs(both).max(axis=0)
-            self._size = float(np.median(sizes[sizes > 0])) if sizes.any() else 1.0
-        trained, first = self._scaled(both)
-        self._change = trained - first
-        self._typical = first.mean()
-
-    def _scaled(self, loss: Any) -> Any:
-        return np.arcsinh(loss / self._size) if self._size else np.log(loss)
-
-    def risen(self, stop_at: float, smoothing: float) -> bool:
-        """Whether a loss of typical size has, on average, risen more than `stop_at` times."""
-        weights = smoothing ** np.arange(len(self._change))[::-1]
-        size = self._size or 1.0
-        limit = self._scaled(stop_at * size) - self._scaled(size)
-        return bool(weights @ self._change / weights.sum() > limit)
-
-    def smoothed(self, smoothing: float) -> NDArray[np.float64]:
-        """The first loss of a typical batch plus the moving average of the changes."""
-        average, averages = 0.0, []
-        for change in self._change:
-            average = smoothing * average + (1 - smoothing) * change
-            averages.append(average)
-        unbiased = np.array(averages) / (1 - smoothing ** np.arange(1, len(averages) + 1))
-        scaled = self._typical + unbiased
-        return np.asarray(self._size * np.sinh(scaled) if self._size else np.exp(scaled))
+Scale = Callable[[Any], Any]
 
 
-def _step(optimizer: Any) -> int:
-    return int(keras.ops.convert_to_numpy(_keras.step_counter(optimizer)))
+def _scale(loss: NDArray[Any], first_loss: NDArray[Any]) -> tuple[Scale, Scale, float]:
+    """The scale f on which losses are compared, its inverse, and the size of a typical loss."""
+    if min(loss.min(), first_loss.min()) > 0:
+        return np.log, np.exp, 1.0
+    # The median, which a few very large losses do not change.
+    sizes = np.maximum(np.abs(loss), np.abs(first_loss))
+    size = float(np.median(sizes[sizes > 0])) if sizes.any() else 1.0
+    return lambda loss: np.arcsinh(loss / size), lambda scaled: size * np.sinh(scaled), size
 
 
-def _number(value: Any) -> float:
-    return float(keras.ops.convert_to_numpy(value))
-
-
-def _build(model: Any, arguments: dict[str, Any]) -> None:
-    """Makes the variables that `fit` would make, so that their first values can be restored."""
-    if not model.built:
-        # On TensorFlow the first batch makes the variables of the model.
-        model.evaluate(**arguments, callbacks=[_OneBatch()])
-    if not model.optimizer.built:
-        strategy = getattr(model, "distribute_strategy", None)
-        with strategy.scope() if strategy else contextlib.nullcontext():
-            model.optimizer.build(model.trainable_variables)
-
-
-class _OneBatch(keras.callbacks.Callback):
-    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self.model.stop_evaluating = True
+def _average(changes: NDArray[Any], smoothing: float) -> float:
+    """The moving average of all changes, without the bias of its start."""
+    weights = smoothing ** np.arange(len(changes))[::-1]
+    return float(weights @ changes / weights.sum())

@@ -25,10 +25,8 @@ class Columns:
         names = [field.name for field in fields(self)]  # type: ignore[arg-type]
         return all(_equal(getattr(self, name), getattr(other, name)) for name in names)
 
-    __hash__ = None  # type: ignore[assignment]
-
 
 def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, np.ndarray):
-        return one.shape == other.shape and bool(np.array_equal(one, other, equal_nan=True))
+        return np.array_equal(one, other, equal_nan=True)
     return bool(one == other)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import io
 import math
@@ -27,6 +28,8 @@ from keras_decay.tools._records import Columns
 
 LAST_EPOCH = 999_999
 """A larger number in the `epoch` column of a file is not an epoch: a time, a damaged number."""
+
+SEPARATORS = ",;\t| "
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -121,24 +124,16 @@ def rehearse(
     """
     if not isinstance(plateau, PlateauDecay):
         _checks.fail("plateau", plateau, "a `PlateauDecay`", TypeError)
-    source = Source.of("learning_rate", learning_rate, steps_per_epoch)
-    rate = source.schedule
     if isinstance(learning_rate, PlateauScale):
-        rate = PlateauScale(rate.base)
+        learning_rate = PlateauScale(learning_rate.schedule)
+    source = Source.of("learning_rate", learning_rate, steps_per_epoch)
     observed = _metric_values(values, plateau.monitor)
 
     # These are all the attributes of a model that the callback needs here.
-    optimizer = keras.optimizers.SGD(rate)
+    optimizer = keras.optimizers.SGD(source.schedule)
     model = SimpleNamespace(optimizer=optimizer, metrics=[], built=False, stop_training=False)
-    copy = plateau.from_config(
-        {
-            **plateau.get_config(),
-            "restore_best_weights": False,
-            "recover": False,
-            "optimizer": "optimizer",
-            "verbose": 0,
-        }
-    )
+    config = {**plateau.get_config(), "restore_best_weights": False, "recover": False}
+    copy = plateau.from_config({**config, "optimizer": "optimizer", "verbose": 0})
     counter = _keras.step_counter(optimizer)
     counter.assign(source.step)
     copy.attach(model)
@@ -154,15 +149,10 @@ def rehearse(
             reductions.append(label)
         if model.stop_training:
             break
-    epochs, rates, scales = zip(*rows, strict=True)
-    return Rehearsal(
-        epoch=np.asarray(epochs),
-        learning_rate=np.asarray(rates, "float64"),
-        scale=np.asarray(scales, "float64"),
-        value=np.asarray(observed[: len(rates)], "float64"),
-        reductions=np.asarray(reductions, np.asarray(epochs).dtype),
-        monitor=plateau.monitor,
-    )
+    epochs, rates, scales = map(np.array, zip(*rows, strict=True))
+    seen = np.array(observed[: len(rows)], "float64")
+    reduced = np.array(reductions, epochs.dtype)
+    return Rehearsal(epochs, rates, scales, seen, reduced, plateau.monitor)
 
 
 def _metric_values(values: Any, monitor: str) -> list[float | None]:
@@ -175,11 +165,8 @@ def _metric_values(values: Any, monitor: str) -> list[float | None]:
     if hasattr(values, "to_numpy"):  # A pandas `Series`.
         values = values.to_numpy()
     items = _checks.sequence("values", values, must)
-    if not items:
-        _checks.fail("values", values, must)
-    for value in items:
-        if value is not None and not _checks.is_number(value):
-            _checks.fail("values", values, must, TypeError)
+    if not items or not all(value is None or _checks.is_number(value) for value in items):
+        _checks.fail("values", values, must, TypeError if items else ValueError)
     return [None if value is None else float(value) for value in items]
 
 
@@ -201,22 +188,23 @@ def history_values(name: str, history: Any, key: str) -> Sequence[float]:
 
 def _csv_values(path: Path, monitor: str) -> list[float | None]:
     """One value per epoch, from the last run in the file."""
-    run: dict[int, float | None] = {}
+    values: list[float | None] = []
     first = runs = 0
     for epoch, value in _csv_epochs(path, monitor):
-        if not run or epoch <= first:
-            run, first, runs = {}, epoch, runs + 1
-        elif epoch <= next(reversed(run)):  # Resumed: the epochs from here on were trained again.
-            run = {earlier: run[earlier] for earlier in run if earlier < epoch}
-        run[epoch] = value
+        if not values or epoch <= first:
+            values, first, runs = [], epoch, runs + 1
+        # Keras counts from 0; other tools count from 1.
+        index = epoch - 1 if first == 1 else epoch
+        del values[index:]  # Of a run that was resumed, the later rows count.
+        values += [None] * (index - len(values))
+        values.append(value)
     if runs > 1:
         warnings.warn(
             f"`{path.name}` holds {runs} runs, since its `epoch` column starts again. The last "
             "one is rehearsed. (To rehearse another one, pass its values as a list.)",
             stacklevel=4,
         )
-    start = 1 if first == 1 else 0  # Keras counts from 0; other tools count from 1.
-    return [run.get(epoch) for epoch in range(start, next(reversed(run)) + 1)]
+    return values
 
 
 def _csv_epochs(path: Path, monitor: str) -> Iterator[tuple[int, float | None]]:
@@ -226,56 +214,53 @@ def _csv_epochs(path: Path, monitor: str) -> Iterator[tuple[int, float | None]]:
     content = path.read_bytes()
     utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     text = content.decode("utf-16" if utf_16 else "utf-8-sig", errors="replace")
-    separator = _csv_separator(text, monitor)
+    headers = {each: next(_csv_rows(text, each), (0, []))[1] for each in SEPARATORS}
+    separator = next(
+        (each for each, header in headers.items() if monitor in header),
+        max(headers, key=lambda each: len(headers[each])),
+    )
 
     def fail(must: str) -> NoReturn:
         must = f"a CSV file {must} (the separator seen is {separator!r})"
         _checks.fail("values", str(path), must)
 
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
-    rows = filter(any, ([cell.strip() for cell in row] for row in reader))
-    header = next(rows, [])
+    rows, header = _csv_rows(text, separator), headers[separator]
     if monitor not in header:
         fail(f"with a column `{monitor}`; its columns are {header}")
+    next(rows)
     epoch = -1
-    for row in rows:
-        line = reader.line_num
-        if len(row) != len(header):
+    for line, cells in rows:
+        if len(cells) != len(header):
             fail(
-                f"whose rows fit its header; the row in line {line} has {len(row)} cells and the "
+                f"whose rows fit its header; the row in line {line} has {len(cells)} cells and the "
                 f"header {len(header)}: `CSVLogger(append=True)` writes a run with other columns "
                 "under the old header"
             )
-        cells = dict(zip(header, row, strict=True))
-        cell = cells.get("epoch", str(epoch + 1))
-        try:
-            epoch = _csv_epoch(cell)
-        except ValueError:
-            fail(f"whose `epoch` is an int from 0 to {LAST_EPOCH}; line {line} has {cell!r}")
-        cell = cells[monitor]
-        try:
-            # `CSVLogger` writes "NA" for an epoch without the metric.
-            value = None if cell in ("", "NA") else float(cell)
-        except ValueError:
-            fail(f"with numbers in `{monitor}`; line {line} has {cell!r}")
+        row = dict(zip(header, cells, strict=True))
+        label = row.get("epoch", str(epoch + 1))
+        number = _number(label)  # pandas writes 3.0 for 3 if the column once had a gap.
+        if number is None or not number.is_integer() or not 0 <= number <= LAST_EPOCH:
+            fail(f"whose `epoch` is an int from 0 to {LAST_EPOCH}; line {line} has {label!r}")
+        epoch, value = int(number), _number(row[monitor])
+        # `CSVLogger` writes "NA" for an epoch without the metric.
+        if value is None and row[monitor] not in ("", "NA"):
+            fail(f"with numbers in `{monitor}`; line {line} has {row[monitor]!r}")
         yield epoch, value
     if epoch < 0:
         fail("with at least one epoch")
 
 
-def _csv_separator(text: str, monitor: str) -> str:
-    """The separator that makes the metric a column, or else the header's most frequent one."""
-    separators = ",;\t| "
-    header = next(filter(str.strip, text.splitlines()), "")
-    for separator in separators:
-        cells = next(csv.reader([header], delimiter=separator, skipinitialspace=True), [])
-        if monitor in map(str.strip, cells):
-            return separator
-    return max(separators, key=header.count)
+def _csv_rows(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """The line number and the cells of each row that is not empty."""
+    file = io.StringIO(text, newline="")
+    reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
+    for row in reader:
+        cells = [cell.strip() for cell in row]
+        if any(cells):
+            yield reader.line_num, cells
 
 
-def _csv_epoch(cell: str) -> int:
-    epoch = float(cell)  # pandas writes 3.0 for 3 if the column once had a gap.
-    if not (epoch.is_integer() and 0 <= epoch <= LAST_EPOCH):
-        raise ValueError
-    return int(epoch)
+def _number(cell: str) -> float | None:
+    with contextlib.suppress(ValueError):
+        return float(cell)
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 from typing import Any
 
@@ -42,12 +43,11 @@ def steps_per_epoch(data: Any, batch_size: int | None = None) -> int:
     """
     if batch_size is not None:
         batch_size = _checks.integer("batch_size", batch_size, 1)
-    first = _first_array(data)
-    if first is not None:
-        samples = int(first.shape[0])
-        if samples < 1:
-            raise ValueError(f"`data` must have at least one sample. Received: {samples}")
-        return -(-samples // (batch_size or 32))
+    shape = getattr(next(iter(keras.tree.flatten(data)), None), "shape", None)
+    if shape:
+        if shape[0] < 1:
+            _checks.fail("data", data, "data with at least one sample")
+        return math.ceil(int(shape[0]) / (batch_size or 32))
     batches = _batches(data)
     if batch_size is not None:
         must = f"None for a `{type(data).__name__}`, which makes its own batches"
@@ -60,26 +60,18 @@ def steps_per_epoch(data: Any, batch_size: int | None = None) -> int:
     return batches
 
 
-def _first_array(data: Any) -> Any:
-    while isinstance(data, (tuple, list, dict)) and data:
-        data = next(iter(data.values() if isinstance(data, dict) else data))
-    return data if getattr(data, "shape", None) else None
-
-
 def _batches(data: Any) -> int | None:
     """The number of batches that the data makes; `None` if that is unknown."""
     if callable(getattr(data, "cardinality", None)):  # A `tf.data.Dataset`; unknown is below 0.
         count = int(data.cardinality())
         return None if count < 0 else count
-    try:
-        if isinstance(data, keras.utils.PyDataset):
-            count = data.num_batches
-            return None if count is None else int(count)
-        if hasattr(data, "batch_sampler"):  # A torch `DataLoader`.
-            return len(data)
-    except (NotImplementedError, TypeError):  # What these two raise if they have no length.
-        return None
     if isinstance(data, types.GeneratorType):
         return None
-    must = "arrays, a `tf.data.Dataset`, a `keras.utils.PyDataset` or a torch `DataLoader`"
-    return _checks.fail("data", data, must, TypeError)
+    loader = hasattr(data, "batch_sampler")  # A torch `DataLoader`.
+    if not loader and not isinstance(data, keras.utils.PyDataset):
+        must = "arrays, a `tf.data.Dataset`, a `keras.utils.PyDataset` or a torch `DataLoader`"
+        _checks.fail("data", data, must, TypeError)
+    try:
+        return len(data) if loader else data.num_batches
+    except (NotImplementedError, TypeError):  # What these two raise if they have no length.
+        return None
