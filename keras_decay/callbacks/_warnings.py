@@ -127,8 +127,8 @@ class Warnings:
         elif epoch == last and (epoch > 0 or resumed):
             self._once(
                 f"Epoch {epoch} is trained a second time: the state that was loaded had been "
-                "saved at its end. If `BackupAndRestore` was killed between its two files, those "
-                "that end in `.bkp` (with `double_checkpoint=True`) hold the state before it."
+                "saved at its end. If `BackupAndRestore` was killed while it wrote its two files, "
+                "those that end in `.bkp` (`double_checkpoint=True`) hold the state before it."
             )
 
     def warn_if_batches_missing(self, monitor: str, step: int, every: int) -> None:
@@ -238,7 +238,7 @@ def usable_weights(best: Sequence[Any] | None, model: Any) -> Sequence[Any] | No
         warn(
             "`PlateauDecay` has restored no weights, since the best weights are not known: no "
             "value was finite, or the best one comes from a run without `restore_best_weights` or "
-            "from `load_model`, which does not load them, as `load_weights` does."
+            "from `load_model`. (`load_weights` and `BackupAndRestore` load them.)"
         )
     elif [each.shape for each in best] != [tuple(each.shape) for each in model.weights]:
         warn(
