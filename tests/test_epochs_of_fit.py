@@ -141,6 +141,19 @@ def test_whole_epochs_before_the_schedule_was_set_count_by_their_steps(callback)
 
 
 @each_callback
+def test_a_schedule_that_is_set_between_two_epochs_is_in_the_epoch_of_the_run(callback):
+    """Although nothing counted the epochs before."""
+
+    class Sets(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                self.model.optimizer.learning_rate = table()
+
+    trained, _ = train(measuring(0.3), Sets(), callback(), steps=2, epochs=4)
+    assert_rates(trained, [0.3, 0.3, *TABLE[2:4]])
+
+
+@each_callback
 def test_an_epoch_that_is_stopped_inside_is_over(callback):
     """`stop_training` after two of four steps: the next epoch is the next one."""
 

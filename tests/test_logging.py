@@ -63,6 +63,14 @@ def test_a_reduction_shows_in_the_next_epoch_whoever_logs_after_it(rate):
     np.testing.assert_allclose(history["learning_rate"], [0.1, 0.1, 0.05, 0.025], rtol=1e-6)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_scale_is_logged_wherever_the_plateau_stands(order):
+    """Beside a logger."""
+    callbacks = [PlateauDecay(factor=0.5, patience=1), LearningRateLogger()][::order]
+    history = fit(model(PlateauScale(0.1)), callbacks, epochs=3, values=[1.0] * 3)
+    assert history["learning_rate_scale"] == [1.0, 1.0, 0.5]
+
+
 def test_the_rate_that_kerass_plateau_has_logged_stays():
     """It logs the rate before it lowers it."""
     keras_plateau = keras.callbacks.ReduceLROnPlateau(factor=0.5, patience=1)

@@ -181,16 +181,14 @@ def reductions(values, mode="min", memory=None, **arguments):
     """The indices of the values at which a reduction was made, and the memory in the end."""
     defaults = {
         "factor": FACTOR,
-        "patience": (1,),
+        "patience": 1,
         "min_delta": 0.0,
         "relative": False,
         "cooldown": 0,
-        "on_improvement": False,
+        "reduce_on": "plateau",
         "smoothing": 0.0,
         "max_reductions": None,
     }
-    if isinstance(arguments.get("patience"), int):
-        arguments["patience"] = (arguments["patience"],)
     rule = Rule(**{**defaults, **arguments})
     memory = memory or PlateauState()
     at = []
@@ -254,15 +252,15 @@ def test_an_absolute_delta_has_to_be_exceeded():
 
 def test_on_improvement_reduces_at_every_improvement_but_the_first_value():
     """The second technique of the lecture notes, taken literally."""
-    at, memory = reductions([5, 4, 4, 6, 3, 2], on_improvement=True)
+    at, memory = reductions([5, 4, 4, 6, 3, 2], reduce_on="improvement")
     assert at == [1, 4, 5]
     assert memory == PlateauState(best=2, scale=0.125, reductions=3)
 
 
 def test_on_improvement_counts_improvements_across_other_values():
     """With patience 2, every second improvement, however far apart; none in a cooldown."""
-    assert reductions([5, 4, 9, 3, 9, 2, 1], on_improvement=True, patience=2)[0] == [3, 6]
-    assert reductions([5, 4, 3, 2, 1], on_improvement=True, cooldown=1)[0] == [1, 3]
+    assert reductions([5, 4, 9, 3, 9, 2, 1], reduce_on="improvement", patience=2)[0] == [3, 6]
+    assert reductions([5, 4, 3, 2, 1], reduce_on="improvement", cooldown=1)[0] == [1, 3]
 
 
 def test_a_lower_patience_than_before_takes_effect_at_the_next_bad_value():

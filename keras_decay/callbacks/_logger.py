@@ -6,14 +6,8 @@ from typing import Any
 
 from keras_decay import _checks
 from keras_decay._config import register
-from keras_decay.callbacks._base import RateCallback, Shared
-from keras_decay.optimizer._rates import (
-    effective_rate,
-    named_optimizers,
-    rate_used,
-    schedule_of,
-    steps_done,
-)
+from keras_decay.callbacks._base import RateCallback
+from keras_decay.optimizer._rates import rate_used, schedule_of, steps_done
 
 
 @register
@@ -72,31 +66,10 @@ class LearningRateLogger(RateCallback):
         self._batches = 0
         """The batches of the training run so far, as `TensorBoard` counts them: with
         `steps_per_execution`, one per execution."""
-        self._rates: list[tuple[str, Any, float | None, int, Shared]] = []
-        """For each inner optimizer, when the epoch began: the log name, the optimizer, its rate if
-        that is a float (reading it in the epoch would wait for the device), and its step count."""
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
         self._batches = 0
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        super().on_epoch_begin(epoch, logs)
-        if self.every is not None:
-            self._rates = [
-                (
-                    f"learning_rate{name}",
-                    inner,
-                    effective_rate(inner) if schedule_of(inner) is None else None,
-                    first,
-                    shared,
-                )
-                for suffix, optimizer in self._optimizers().items()
-                for shared in [self._this_run().shared[id(optimizer)]]
-                for (name, inner), first in zip(
-                    named_optimizers(optimizer, suffix), shared.counters, strict=False
-                )
-            ]
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_end(batch, logs)
@@ -105,23 +78,28 @@ class LearningRateLogger(RateCallback):
         self._batches += 1
         if logs is None or self._batches % self.every:
             return
-        for name, inner, number, first, shared in self._rates:
-            batch = self._this_run().batch
-            step = first + (shared.updates or 1) * (batch + 1) - 1
-            rate = schedule_of(inner) if number is None else shared.reduced.get(name, number)
+        run = self._this_run()
+        for watched in run.watched:
             # A plateau before this one may have reduced the rate since that step.
-            logged = shared.logged[1] if shared.logged[0] == batch else {}
-            logs[name] = logged[name] if name in logged else rate_used(rate, step)
-            self._see(name, step, logs[name])
+            logged = watched.logged[1] if watched.logged[0] == run.batch else {}
+            for (name, inner), first in zip(watched.named(), watched.counters, strict=False):
+                step = first + (watched.updates or 1) * (run.batch + 1) - 1
+                if name in logged:
+                    rate = logged[name]
+                elif name in watched.rates:
+                    # To read the variable inside an epoch would wait for the device.
+                    rate = watched.rates[name]
+                else:
+                    rate = rate_used(schedule_of(inner), step)
+                logs[name] = rate
+                self._see(name, step, rate)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
         if self.every is None:
-            for suffix, optimizer in self._optimizers().items():
-                logged = self._this_run().shared[id(optimizer)].logged[1]
-                for name, inner in named_optimizers(optimizer, suffix):
-                    name = f"learning_rate{name}"
-                    self._see(name, max(steps_done(inner) - 1, 0), logged[name])
+            for watched in self._this_run().watched:
+                for name, inner in watched.named():
+                    self._see(name, max(steps_done(inner) - 1, 0), watched.logged[1][name])
 
     def _see(self, name: str, step: int, rate: float) -> None:
         self.seen.setdefault(name, []).append((step, rate))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from keras_decay.optimizer._attach import Attached
 from keras_decay.optimizer._state import PlateauState, State
 from keras_decay.plateau._processes import all_reduce_mean
 
@@ -15,52 +14,34 @@ VALUE_GAIN, LOSS_GAIN = 0.05, 0.5
 Chosen by `python -m tests.benchmarks.decisions`."""
 
 
-@dataclass(frozen=True)
-class BestWeights:
-    """Takes down the weights of the best value, which are part of the optimizer's state.
+def with_start(state: State, model: Any) -> State:
+    """The state before the first epoch of a `fit`: a fresh one takes down the weights."""
+    if state.has_observed or state.best_weights is not None:
+        return state
+    # (A model that is built by its first batch has no weights yet.)
+    return replace(state, best_weights=model.get_weights() or None)
 
-    Args:
-        kept: Whether any are kept.
-        from_start: Whether those of the start count as the best ones until training has learned
-            something.
-    """
 
-    kept: bool
-    from_start: bool
+def with_first_loss(state: State, loss: float, optimizer: Any) -> State:
+    """The state after the first batch, with whose loss later ones are compared."""
+    known = state.has_observed or state.plateau.start_loss is not None
+    if known or state.best_weights is None:
+        return state
+    loss = all_reduce_mean(loss, optimizer, state)
+    if not math.isfinite(loss):
+        return replace(state, best_weights=None)
+    return replace(state, plateau=replace(state.plateau, start_loss=loss))
 
-    def begin(self, attached: Attached, model: Any) -> None:
-        """Takes down the weights of the start, before the first epoch of a `fit`."""
-        fresh = not attached.state.has_observed and attached.state.best_weights is None
-        if self.from_start and fresh:
-            # (A model that is built by its first batch has no weights yet.)
-            attached.commit(replace(attached.state, best_weights=model.get_weights() or None))
 
-    def awaits_first_loss(self, state: State) -> bool:
-        return (
-            self.from_start
-            and state.best_weights is not None
-            and state.plateau.start_loss is None
-            and not state.has_observed
-        )
-
-    def after_first_batch(self, state: State, loss: float, optimizer: Any) -> State:
-        """The state with the loss of the first batch, to compare later losses with."""
-        loss = all_reduce_mean(loss, optimizer, state)
-        if not math.isfinite(loss):
-            return replace(state, best_weights=None)
-        return replace(state, plateau=replace(state.plateau, start_loss=loss))
-
-    def after_better(self, state: State, loss: float | None, model: Any, optimizer: Any) -> State:
-        """The state after a better value, beside which `loss` is the training loss."""
-        if not self.kept:
-            return replace(state, best_weights=None)
-        if state.plateau.start_loss is not None and state.best_weights is not None:
-            if loss is not None:
-                loss = all_reduce_mean(loss, optimizer, state)
-            state = replace(state, plateau=forget_start(state.plateau, loss))
-            if state.plateau.start_loss is not None:
-                return state
-        return replace(state, best_weights=model.get_weights())
+def after_better(state: State, loss: float | None, model: Any, optimizer: Any) -> State:
+    """The state after a better value, beside which `loss` is the training loss."""
+    if state.plateau.start_loss is not None and state.best_weights is not None:
+        if loss is not None:
+            loss = all_reduce_mean(loss, optimizer, state)
+        state = replace(state, plateau=forget_start(state.plateau, loss))
+        if state.plateau.start_loss is not None:
+            return state
+    return replace(state, best_weights=model.get_weights())
 
 
 def forget_start(state: PlateauState, loss: float | None) -> PlateauState:

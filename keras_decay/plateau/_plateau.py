@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, NamedTuple, TypedDict
 
 import keras
@@ -12,12 +12,12 @@ import keras
 from keras_decay import _checks, _keras
 from keras_decay._backend import sync_variables, to_number
 from keras_decay._config import register
-from keras_decay.callbacks._base import RateCallback, Shared
-from keras_decay.callbacks._warnings import Warnings, usable_weights
+from keras_decay.callbacks._base import SETTING, RateCallback, Watched
+from keras_decay.callbacks._warnings import Warnings, float_rates, usable_weights
 from keras_decay.optimizer._attach import Attached, attach, remake_train_function
 from keras_decay.optimizer._rates import learning_rates
 from keras_decay.optimizer._state import Clock, State
-from keras_decay.plateau._best_weights import BestWeights
+from keras_decay.plateau._best_weights import after_better, with_first_loss, with_start
 from keras_decay.plateau._every import InsideEpoch, checked_data
 from keras_decay.plateau._processes import all_reduce_mean
 from keras_decay.plateau._rule import Rule
@@ -60,7 +60,6 @@ class Notes:
     first_loss: float | None = None
     """The training loss of the first batch."""
     warnings: Warnings = field(default_factory=Warnings)
-    """The warnings outside of `fit`."""
 
 
 @register
@@ -233,21 +232,11 @@ class PlateauDecay(RateCallback):
         self.stop_at_minimum = _checks.boolean("stop_at_minimum", stop_at_minimum)
         self.optimizer = _checks.string("optimizer", optimizer)
         self.verbose = int(verbose) if verbose is True else _checks.integer("verbose", verbose, 0)
-        self._rule = Rule(
-            factor=self.factor,
-            patience=(self.patience,) if isinstance(self.patience, int) else self.patience,
-            min_delta=self.min_delta,
-            relative=self.relative,
-            smoothing=self.smoothing,
-            cooldown=self.cooldown,
-            max_reductions=self.max_reductions,
-            on_improvement=self.reduce_on == "improvement",
-        )
+        self._rule = Rule(**{each.name: getattr(self, each.name) for each in fields(Rule)})
         self.observations: list[Observation] = []
         self._inside = self._new_inside()
-        self._best_weights = BestWeights(
-            self.restore_best_weights, self.restore_best_weights and self.recover
-        )
+        self._starts_over = self.restore_best_weights and self.recover
+        """Whether the weights of the start are the best ones until something has been learned."""
         self._attached: Attached | None = None
         self._notes = Notes()
 
@@ -333,7 +322,9 @@ class PlateauDecay(RateCallback):
             epoch = _checks.integer("epoch", epoch, 0)
         clock = self._ready().state.clock
         after = clock if epoch is None else clock.after(epoch)
-        return self._observe(number, epoch, after, math.isfinite(number), keep=True)
+        reduced = self._observe({self.monitor: number}, epoch, after)
+        self._keep()  # A custom loop has no epoch hook.
+        return reduced
 
     def reduce(self) -> bool:
         """Reduces the learning rate now, with everything else that a reduction does.
@@ -354,16 +345,16 @@ class PlateauDecay(RateCallback):
         self.attach(self.model)  # A schedule may have been set since.
         return self._known()
 
-    def _begin(self, model: Any) -> None:
-        self._notes = Notes()
-        if self._inside is not None:
-            self._inside.check()
-        super()._begin(model)
-        self._known().owner = id(self)
+    def set_model(self, model: Any) -> None:
+        with SETTING:
+            self._notes = Notes()
+            if self._inside is not None:
+                self._inside.check()
+            super().set_model(model)
+            self._known().owner = id(self)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        if self._run is not None and self._run.training:
-            self._this_run()  # Raises if the other `fit` runs in another thread.
+        if self._this_run().training:
             raise ValueError(ONLY_ONE)  # This callback is listed twice.
         self._owned()
         super().on_train_begin(logs)
@@ -372,34 +363,44 @@ class PlateauDecay(RateCallback):
             self._direction()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        first = not self._this_run().begun
+        first = self._this_run().epoch < 0
         super().on_epoch_begin(epoch, logs)
+        attached, watched, notes = self._known(), self._watched, self._notes
+        found = watched.found or attached.state
         if first:
-            self._warnings.leave_rates(self._optimizer)
-            self._say_where_it_goes_on(epoch)
-            self._best_weights.begin(self._known(), self.model)
+            notes.warnings = watched.warnings
+            notes.warnings.leave_rates(watched.optimizer)
+            notes.warnings.warn_if_state_differs(found, epoch, watched.first_step, watched.resumed)
+            self._say_where_it_goes_on(attached.state)
+            if self._starts_over:
+                attached.commit(with_start(attached.state, self.model))
         if self._inside is not None:
-            lacks = self._inside.begin_epoch(max(self._shared.counters, default=0), first)
-            found = self._shared.found
-            known = self._known().state.has_observed or (found is not None and found.loaded)
-            if lacks and known:
-                self._warnings.warn_if_batches_missing(
+            lacks = self._inside.begin_epoch(watched.first_step, first)
+            if lacks and (attached.state.has_observed or found.loaded):
+                notes.warnings.warn_if_batches_missing(
                     self.monitor, self._inside.position, self._inside.every
                 )
         if first or self._inside is None:
             self._keep()
 
+    def _say_where_it_goes_on(self, state: State) -> None:
+        if self.verbose and state.has_observed:
+            plateau = state.plateau
+            print(
+                f"\nPlateauDecay goes on after {state.clock.epochs} epochs: best "
+                f"{plateau.best}, scale {plateau.scale:.6g}, {plateau.wait} of the patience."
+            )
+
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_end(batch, logs)
-        logs = {} if logs is None else logs
-        wanted = self._best_weights.from_start and self._notes.first_loss is None
-        if wanted and self._run is not None and batch < self._run.execution:
-            self._notes.first_loss = _number(logs.get("loss", math.nan))
+        run, notes, logs = self._run, self._notes, {} if logs is None else logs
+        wanted = self._starts_over and notes.first_loss is None
+        if wanted and run is not None and batch < run.execution:
+            notes.first_loss = _number(logs.get("loss", math.nan))
         if self._inside is not None:
-            # Not by `self._shared`, which asks for `self.model`: see `Run.execution`.
-            *_, shared = self._this_run().shared.values()
-            updates = (shared.updates or 1) * (self._this_run().batch + 1)
-            if self._inside.advance(max(shared.counters, default=0) + updates):
+            watched = self._watched
+            updates = (watched.updates or 1) * (self._this_run().batch + 1)
+            if self._inside.advance(watched.first_step + updates):
                 self._observe_inside_epoch(self._inside, logs)
 
     def _observe_inside_epoch(self, inside: InsideEpoch, logs: dict[str, Any]) -> None:
@@ -407,11 +408,9 @@ class PlateauDecay(RateCallback):
         sync_variables(self.model)
         self._know_first_loss()
         value = inside.value(self.model)
-        finite = not self.recover or self._all_finite({**logs, self.monitor: value})
-        number = value if finite else math.nan
-        reduced = self._observe(
-            number, run.epoch, attached.state.clock, finite, logs.get("loss"), keep=True
-        )
+        logs = {**logs, self.monitor: value}
+        reduced = self._observe(logs, run.epoch, attached.state.clock)
+        self._keep()
         self.observations.append(Observation(inside.position, value, reduced))
         if self.verbose:
             print(f"\nStep {inside.position}: PlateauDecay observes {self.monitor} {value:.6g}.")
@@ -421,152 +420,135 @@ class PlateauDecay(RateCallback):
 
         Not at that batch's end, which Keras may report in another thread.
         """
-        attached, first = self._known(), self._notes.first_loss
-        if first is not None and self._best_weights.awaits_first_loss(attached.state):
-            state = self._best_weights.after_first_batch(attached.state, first, self._optimizer)
-            attached.commit(state)
+        attached, loss = self._known(), self._notes.first_loss
+        if loss is not None:
+            attached.commit(with_first_loss(attached.state, loss, self._optimizer))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = {} if logs is None else logs
         super().on_epoch_end(epoch, logs)
-        attached, optimizer = self._owned(), self._optimizer
+        attached, watched, warnings = self._owned(), self._watched, self._notes.warnings
         self._know_first_loss()
-        self._warnings.warn_if_rates_moved(optimizer)
-        clock = self._ended(optimizer, attached, epoch)
-        if self._inside is not None:
+        warnings.warn_if_rates_moved(watched.optimizer)
+        clock = watched.ended(attached, epoch)
+        if self._inside is None:
+            self._observe(logs, epoch, clock)
+            warnings.warn_if_monitor_missing(self.monitor, logs)
+        else:
             self._inside.end_epoch(self.model, max(attached.counters(), default=0))
             attached.commit(replace(attached.state, clock=clock))
             if self.observations:
                 logs.setdefault(self.monitor, self.observations[-1].value)
-            self._warnings.leave_rates(optimizer)
-            return
-        finite = not self.recover or self._all_finite(logs)
-        if self.monitor in logs or not finite:
-            value = _number(logs[self.monitor]) if finite else math.nan
-            self._observe(value, epoch, clock, finite, logs.get("loss"))
-        else:
-            self._notes.was_finite, self._notes.undone = True, False
-            attached.commit(replace(attached.state, clock=clock))
-        self._warnings.warn_if_monitor_missing(self.monitor, logs)
-        self._warnings.leave_rates(optimizer)
+        warnings.leave_rates(watched.optimizer)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        self._warnings.warn_if_never_monitored(self.monitor)
+        self._notes.warnings.warn_if_never_monitored(self.monitor)
         self._notes = Notes()
         super().on_train_end(logs)
 
-    def _rates_now(self, optimizer: Any, suffix: str, shared: Shared) -> dict[str, float]:
-        rates, attached = super()._rates_now(optimizer, suffix, shared), self._known()
-        if attached.scales:
-            rates[f"learning_rate_scale{suffix}"] = attached.state.plateau.scale
-        return rates
-
-    def _observe(
-        self,
-        number: float,
-        epoch: int | None,
-        clock: Clock,
-        finite: bool,
-        loss: Any = None,
-        keep: bool = False,
-    ) -> bool:
-        """Takes one observation, with the training loss of the same epoch.
-
-        Returns whether it reduced the rate.
-        """
-        attached = self._owned()
-        before = attached.state
+    def _observe(self, logs: dict[str, Any], epoch: int | None, clock: Clock) -> bool:
+        """Takes the observation in the logs, if there is one; returns whether it reduced."""
+        attached, optimizer, notes = self._owned(), self._optimizer, self._notes
+        before, after = attached.state, replace(attached.state, clock=clock)
+        number = self._metric(logs)
+        if number is None:
+            notes.was_finite, notes.undone = True, False
+            attached.commit(after)
+            return False
+        number = all_reduce_mean(number, optimizer, before)
+        due = False
         # Count the optimizer's epochs too: in a loop of `fit(epochs=1)`, `epoch` is always 0.
-        early = epoch is not None and max(epoch, before.clock.epochs) < self.start_from_epoch
-        after, due = replace(before, clock=clock), False
-        if self.recover or not early:
-            number = all_reduce_mean(number, self._optimizer, before)
-        if not early:
+        if epoch is None or max(epoch, before.clock.epochs) >= self.start_from_epoch:
             plateau, due = self._rule.observe(before.plateau, number, self._direction())
             after = replace(after, plateau=plateau)
             if plateau.best != before.plateau.best:
-                known = self._best_weights.from_start and loss is not None
-                after = self._best_weights.after_better(
-                    after, _number(loss) if known else None, self.model, self._optimizer
-                )
-        finite = finite and math.isfinite(number)
-        self._notes.was_finite |= finite
+                after = self._with_best_weights(after, logs)
+        finite = math.isfinite(number)
         recovers = self.recover and not finite
+        notes.was_finite |= finite
         if due or recovers:
             reduced = self._reduce(after, epoch, recovers)
         else:
             attached.commit(after)
             reduced = False
-        self._notes.undone = recovers
-        if keep and finite:
-            # Elsewhere the copy is made when an epoch begins, but a custom loop has no epoch hook.
-            self._keep()
+        notes.undone = recovers
         return reduced
+
+    def _metric(self, logs: dict[str, Any]) -> float | None:
+        """The metric; `None` if there is none, NaN if `recover` is to undo the epoch."""
+        if self.recover:
+            values = [_number(logs[name]) for name in (self.monitor, "loss") if name in logs]
+            finite = 0.0 if all(map(math.isfinite, values)) else math.nan
+            # All processes go back, or none.
+            if math.isnan(all_reduce_mean(finite, self._optimizer, self._known().state)):
+                return math.nan
+        return _number(logs[self.monitor]) if self.monitor in logs else None
+
+    def _with_best_weights(self, state: State, logs: dict[str, Any]) -> State:
+        if not self.restore_best_weights:
+            return replace(state, best_weights=None)
+        loss = _number(logs["loss"]) if self._starts_over and "loss" in logs else None
+        return after_better(state, loss, self.model, self._optimizer)
 
     def _keep(self) -> None:
         """Keeps a copy to go back to, unless it is not finite.
 
         The last step of an epoch can spoil the weights while the epoch's loss is still finite.
         """
-        if self.recover and self._optimizer.built:
+        if self.recover and not self._notes.undone and self._optimizer.built:
             now = Snapshot(self.model, self._optimizer)
             if now.finite:
                 self._notes.kept = now
 
     def _reduce(self, state: State, epoch: int | None, recovers: bool = False) -> bool:
         """Commits a state, with a reduction if one can be made; returns whether it was made."""
-        attached, optimizer = self._known(), self._optimizer
-        if self._run is not None and self._run.training:
+        attached, optimizer, notes = self._known(), self._optimizer, self._notes
+        watched = self._watched if self._run is not None and self._run.training else None
+        if watched is not None:
             # The logs must show the rate of the last step, from before the reduction.
-            self._rates_of_last_step(optimizer, self._suffix, self._shared)
-        made = reduction(self._rule, state.plateau, optimizer, self.min_learning_rate)
+            watched.rates_of_last_step(self._this_run().batch)
+        plateau, set_rates = reduction(self._rule, state.plateau, optimizer, self.min_learning_rate)
+        reduced = plateau is not None
         writes: list[Write] = []
-        starts_over = False
+        to_best = reduced and self.restore_best_weights
         if recovers:
-            # Restored before the rates are set: a user's own optimizer may have its rate among the
-            # restored variables.
-            self._warnings.warn_of_recovery(
-                self._notes.kept is not None, self._notes.was_finite, made is not None
-            )
-            writes += [] if self._notes.kept is None else [self._notes.kept.restoring()]
-        # A finite state from which training diverges at a lower rate too is spoilt already.
-        known = self._best_weights.from_start and state.best_weights is not None
-        again = recovers and self._notes.undone and known
-        if again or (made is not None and self.restore_best_weights and not recovers):
-            weights = usable_weights(state.best_weights, self.model)
-            state = replace(state, best_weights=weights)
-            if weights is not None:
-                writes.append(restoring_weights(self.model, optimizer, weights))
-                starts_over = state.plateau.start_loss is not None
-        if made is not None:
-            plateau, set_rates = made
-            state = replace(state, plateau=plateau)
+            notes.warnings.warn_of_recovery(notes.kept is not None, notes.was_finite, reduced)
+            if notes.kept is not None:
+                writes.append(notes.kept.restoring())
+            # A finite state from which training diverges at a lower rate too is spoilt already.
+            to_best = notes.undone and self._starts_over and state.best_weights is not None
+        if to_best:
+            state = replace(state, best_weights=usable_weights(state.best_weights, self.model))
+            if state.best_weights is not None:
+                writes.append(restoring_weights(self.model, optimizer, state.best_weights))
+        if plateau is not None:
+            # After the recovery: a user's own optimizer may have its rate among its variables.
             writes += set_rates
-        else:
-            if self.stop_at_minimum:
-                self.model.stop_training = True
-            if not recovers:  # A recovery has its own warning.
-                self._warnings.warn_if_at_floor(
-                    state.plateau.reductions, learning_rates(optimizer), self.min_learning_rate
-                )
+            state = replace(state, plateau=plateau)
+        elif self.stop_at_minimum:
+            self.model.stop_training = True
+        # A recovery has its own warning.
+        if state.plateau.reductions == 0 and not recovers:
+            notes.warnings.warn_if_at_floor(optimizer, self.min_learning_rate)
 
         def write() -> None:
             for each in writes:
                 each()
 
-        counters = attached.counters() if recovers else []
+        counters = attached.counters()
         attached.commit(state, write)
         if recovers:
             self._go_on_from(attached, counters)
-        self._warnings.leave_rates(optimizer, reduced=made is not None)
-        if self._run is not None and self._run.training:
-            self._shared.reduced = learning_rates(optimizer, self._suffix)
-        if made is not None and self.verbose:
+        notes.warnings.leave_rates(optimizer, reduced)
+        if watched is not None:
+            watched.rates = float_rates(optimizer, watched.suffix)
+        if reduced and self.verbose:
             at = "" if epoch is None else f"Epoch {epoch + 1}: "
             rates = ", ".join(f"{rate:.6g}" for rate in learning_rates(optimizer).values())
+            starts_over = to_best and state.best_weights and state.plateau.start_loss is not None
             over = " Nothing has been learned: training starts over." if starts_over else ""
             print(f"\n{at}PlateauDecay reduces the learning rate to {rates}.{over}")
-        return made is not None
+        return reduced
 
     def _go_on_from(self, attached: Attached, counters: list[int]) -> None:
         """After going back, adjusts the clock to counters that have moved.
@@ -574,46 +556,22 @@ class PlateauDecay(RateCallback):
         Inside an epoch it also resets the metrics, whose means would stay infinite.
         """
         ahead = [now - before for now, before in zip(attached.counters(), counters, strict=True)]
+        inside = None if self._run is None else self._inside
         clock = attached.state.clock.counters_moved(ahead)
-        inside_epoch = self._inside is not None and self._run is not None
         if clock != attached.state.clock:
-            attached.commit(replace(attached.state, clock=clock), inside_epoch=inside_epoch)
+            attached.commit(replace(attached.state, clock=clock), inside_epoch=inside is not None)
             remake_train_function(self.model, self._optimizer)
-        if self._inside is not None and inside_epoch:
-            moved = zip(self._shared.counters, ahead, strict=True)
-            self._shared.counters = [counter + by for counter, by in moved]
+        if inside is not None:
+            watched = self._watched
+            moved = zip(watched.counters, ahead, strict=True)
+            watched.counters = [counter + by for counter, by in moved]
             self.model.reset_metrics()
-            self._inside.forget_batches()
-
-    def _say_where_it_goes_on(self, epoch: int) -> None:
-        """When training begins: warns if the state does not fit, and reports where it goes on."""
-        state = self._known().state
-        shared = self._shared
-        found = state if shared.found is None else shared.found
-        done = max(shared.counters, default=0)
-        self._warnings.warn_if_state_differs(found, epoch, done, shared.resumed)
-        if self.verbose and state.has_observed:
-            plateau = state.plateau
-            print(
-                f"\nPlateauDecay goes on after {state.clock.epochs} epochs: best "
-                f"{plateau.best}, scale {plateau.scale:.6g}, {plateau.wait} of the patience."
-            )
-
-    def _all_finite(self, logs: dict[str, Any]) -> bool:
-        """Whether the metric and the training loss of an epoch are finite, on all processes."""
-        values = [_number(logs[name]) for name in (self.monitor, "loss") if name in logs]
-        finite = 0.0 if all(map(math.isfinite, values)) else math.nan
-        return math.isfinite(all_reduce_mean(finite, self._optimizer, self._known().state))
+            inside.forget_batches()
 
     @property
-    def _shared(self) -> Shared:
-        return self._this_run().shared[id(self._optimizer)]
-
-    @property
-    def _warnings(self) -> Warnings:
-        optimizer = self._optimizer
-        of_run = {} if self._run is None else self._run.warnings
-        return of_run.get(id(optimizer), self._notes.warnings)
+    def _watched(self) -> Watched:
+        # Not by way of `self.model`: see `Run.execution`.
+        return self._this_run().watched[0]
 
     @property
     def _optimizer(self) -> Any:
@@ -630,15 +588,10 @@ class PlateauDecay(RateCallback):
         return _checks.fail("optimizer", self.optimizer, must)
 
     def _optimizers(self) -> dict[str, Any]:
-        return {self._suffix: self._optimizer}
+        return {self.optimizer: self._optimizer}
 
-    def _attach(self, optimizer: Any) -> Attached | None:
+    def _attach(self, optimizer: Any) -> None:
         self._attached = attach(self.model, optimizer, self.min_learning_rate)
-        return self._attached
-
-    @property
-    def _suffix(self) -> str:
-        return "" if self.optimizer == "optimizer" else f"_{self.optimizer}"
 
     def _known(self) -> Attached:
         if self._attached is None:

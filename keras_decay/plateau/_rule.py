@@ -13,39 +13,41 @@ from keras_decay.optimizer._state import PlateauState
 class Rule:
     """The decision rule of `PlateauDecay`.
 
-    `wait` counts the observations in a row that are not better or, with `on_improvement`, all that
-    are better. A reduction is due when `wait` reaches the patience: entry i of `patience` before
-    reduction i, and the last entry before all later ones.
+    Its fields are arguments of `PlateauDecay`. `wait` counts the observations in a row that are not
+    better or, with `reduce_on="improvement"`, all that are better. A reduction is due when `wait`
+    reaches the patience: entry i of `patience` before reduction i, and the last entry before all
+    later ones.
     """
 
     factor: float
-    patience: tuple[int, ...]
+    patience: int | tuple[int, ...]
     min_delta: float
     relative: bool
     smoothing: float
     cooldown: int
     max_reductions: int | None
-    on_improvement: bool
+    reduce_on: str
 
     def observe(self, state: PlateauState, observed: float, mode: str) -> tuple[PlateauState, bool]:
         """The state after one observation, and whether a reduction is due."""
         state, value = self._smoothed(state, observed)
-        best, wait = state.best, state.wait
-        better = self._better(value, best, mode)
-        if better:
-            best = value
-            wait = wait if self.on_improvement else 0
+        better = self._better(value, state.best, mode)
+        best = value if better else state.best
+        if self.reduce_on == "improvement":
+            counts, wait = better and state.best is not None, state.wait
+        else:
+            counts, wait = not better, 0 if better else state.wait
         if state.cooldown > 0:
             return replace(state, best=best, wait=wait, cooldown=state.cooldown - 1), False
-        if self.on_improvement:
-            counts = better and state.best is not None
-        else:
-            counts = not better
         wait += counts
         # `wait` can be above the patience if an earlier run had a larger one.
-        patience = self.patience[min(state.reductions, len(self.patience) - 1)]
-        due = counts and wait >= patience
+        due = counts and wait >= self._patience(state.reductions)
         return replace(state, best=best, wait=0 if due else wait), due
+
+    def _patience(self, reductions: int) -> int:
+        if isinstance(self.patience, int):
+            return self.patience
+        return self.patience[min(reductions, len(self.patience) - 1)]
 
     def reduce(self, state: PlateauState) -> PlateauState | None:
         """The state after a reduction; `None` if `max_reductions` have been made."""

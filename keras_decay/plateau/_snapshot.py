@@ -22,36 +22,28 @@ Write = Callable[[], None]
 
 def reduction(
     rule: Rule, state: PlateauState, optimizer: Any, min_learning_rate: float
-) -> tuple[PlateauState, list[Write]] | None:
+) -> tuple[PlateauState | None, list[Write]]:
     """The state after a reduction, and functions that set the float rates.
 
-    `None` if no rate would change.
+    The state is `None` if no rate would change.
     """
-    reduced = rule.reduce(state)
-    if reduced is None:
-        return None
     writes: list[Write] = []
-    changed = False
+    reduced, changed = rule.reduce(state), False
+    if reduced is None:
+        return None, writes
     for inner in _keras.inner_optimizers(optimizer):
         schedule = schedule_of(inner)
         if schedule is not None:
             step = steps_done(inner)
             changed |= schedule.at(step, reduced.scale) != rate_used(schedule, step)
-            continue
-        rate = effective_rate(inner)
-        lower = _held(inner, rule.reduced(rate, min_learning_rate))
-        if lower != rate:
-            writes.append(functools.partial(setattr, inner, "learning_rate", lower))
-    return (reduced, writes) if changed or writes else None
-
-
-def _held(inner: Any, rate: float) -> float:
-    """A float rate, rounded as the optimizer's variable rounds it."""
-    variable = _keras.learning_rate(inner)
-    dtype = getattr(variable, "dtype", "float32")
-    if _keras.forwards_learning_rate(inner) or dtype == "float32":
-        return rate_used(rate, 0)
-    return rounded_to(dtype, rate)
+        else:
+            rate = effective_rate(inner)
+            forwards = _keras.forwards_learning_rate(inner)
+            dtype = "float32" if forwards else _keras.learning_rate(inner).dtype
+            lower = rounded_to(dtype, rule.reduced(rate, min_learning_rate))
+            if lower != rate:
+                writes.append(functools.partial(setattr, inner, "learning_rate", lower))
+    return reduced if changed or writes else None, writes
 
 
 class Snapshot(VariableValues):
@@ -63,22 +55,11 @@ class Snapshot(VariableValues):
 
     def __init__(self, model: Any, optimizer: Any):
         self._optimizers = _with_inner(model, optimizer)
-        kept = {
-            id(variable)
-            for each in self._optimizers
-            for variable in (
-                _keras.step_counter(each),
-                _keras.learning_rate(each),
-                getattr(each, SCALE, None),
-                getattr(each, OFFSET, None),
-            )
-        }
-        of_optimizers = {
-            id(variable): variable
-            for each in self._optimizers
-            for variable in each.variables
-            if id(variable) not in kept
-        }
+        of_optimizers = _variables(self._optimizers)
+        for each in self._optimizers:
+            rate, scale = _keras.learning_rate(each), getattr(each, SCALE, None)
+            for variable in (_keras.step_counter(each), rate, scale, getattr(each, OFFSET, None)):
+                of_optimizers.pop(id(variable), None)
         learnt = [*model.trainable_variables, *of_optimizers.values()]
         super().__init__([*learnt, *model.non_trainable_variables])
         # Only these: a variable that is not learnt, such as a mask, may be infinite on purpose.
@@ -120,20 +101,24 @@ def restoring_weights(model: Any, optimizer: Any, weights: Sequence[NDArray[Any]
     weights restart at these weights. Second moments and counters go on.
     """
     optimizers = _with_inner(model, optimizer)
-    variables = {id(each): each for one in optimizers for each in one.variables}.values()
+    variables = _variables(optimizers)
     momenta = {id(variable) for each in optimizers for variable in _keras.momentum_variables(each)}
     averages = [pair for each in optimizers for pair in _keras.moving_averages(each)]
 
     def write() -> None:
         model.set_weights(weights)
-        for variable in variables:
+        for key, variable in variables.items():
             value = to_numpy(variable)
-            if id(variable) in momenta or not np.isfinite(value.astype("float64")).all():
+            if key in momenta or not np.isfinite(value.astype("float64")).all():
                 variable.assign(np.zeros(value.shape, "float32"))
         for average, variable in averages:
             average.assign(variable)
 
     return write
+
+
+def _variables(optimizers: list[Any]) -> dict[int, Any]:
+    return {id(each): each for one in optimizers for each in one.variables}
 
 
 def _with_inner(model: Any, optimizer: Any) -> list[Any]:
