@@ -53,17 +53,6 @@ def sequence(name: str, value: Any, must: str) -> list[Any]:
     return list(value)
 
 
-def integers(name: str, value: Any, must: str) -> tuple[int, ...]:
-    """`value` as a non-empty tuple of strictly increasing ints >= 1."""
-    items = sequence(name, value, must)
-    if not all(is_int(item) for item in items):
-        fail(name, value, must, TypeError)
-    ints = tuple(int(item) for item in items)
-    if not ints or ints[0] < 1 or not increasing(ints) or ints[-1] > LARGEST_INT:
-        fail(name, value, must)
-    return ints
-
-
 def increasing(values: Sequence[float]) -> bool:
     return all(a < b for a, b in pairwise(values))
 

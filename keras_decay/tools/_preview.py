@@ -19,7 +19,6 @@ from keras_decay.schedules._base import (
     check_schedule,
     compute,
     iter_schedules,
-    rate_of,
     with_steps_per_epoch,
 )
 
@@ -160,5 +159,5 @@ def rates_at(schedule: Any, steps: NDArray[np.int64]) -> NDArray[np.float32]:
     rates = np.empty(len(steps), "float32")
     for start in range(0, len(steps), CHUNK):
         part = slice(start, start + CHUNK)
-        rates[part] = to_numpy(compute(lambda step, xp: rate_of(schedule, step, xp), steps[part]))
+        rates[part] = to_numpy(compute(schedule, steps[part]))
     return rates
