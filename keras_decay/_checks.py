@@ -89,12 +89,8 @@ def learning_rate(name: str, value: Any) -> float:
     return real(name, value, "a finite number > 0", at_least=SMALLEST, at_most=LARGEST)
 
 
-def min_learning_rate(value: Any, initial_learning_rate: float | None = None) -> float:
-    """`value` as a floor: at least 0, and not above the initial rate."""
-    if initial_learning_rate is None:
-        return real("min_learning_rate", value, "a finite number >= 0", at_least=0.0)
-    must = f"a number >= 0 and <= the initial rate, {initial_learning_rate}"
-    return real("min_learning_rate", value, must, at_least=0.0, at_most=initial_learning_rate)
+def min_learning_rate(value: Any) -> float:
+    return real("min_learning_rate", value, "a finite number >= 0", at_least=0.0)
 
 
 def patience(value: Any) -> int | tuple[int, ...]:

@@ -95,10 +95,9 @@ class Attached:
         """
         for index, each in enumerate(self.inner):
             root = self._root(index, each, floor, BACKEND != "jax" or not inside_epoch)
-            if root is not None:
-                for scalar in (root.placement.scale, root.placement.offset):
-                    if scalar is not None:
-                        scalar.write(beside=_keras.step_counter(each))
+            scalars = () if root is None else (root.placement.scale, root.placement.offset)
+            for scalar in filter(None, scalars):
+                scalar.write(beside=_keras.step_counter(each))
 
     def _root(
         self, index: int, inner: Any, floor: float | None, new_variables: bool
@@ -176,10 +175,9 @@ class StateLayer(keras.layers.Layer):
         saved = {name: np.asarray(store[name]) for name in store.keys()}
         if not saved:
             return
-        weights = {name: saved.pop(name) for name in list(saved) if name.startswith("best_w")}
-        numbers = {name: value.tolist() for name, value in saved.items()}
-        best = [weights[f"best_weights_{index}"] for index in range(len(weights))]
-        state = checked_state(numbers)
+        count = sum(name.startswith("best_weights_") for name in saved)
+        best = [saved.pop(f"best_weights_{index}") for index in range(count)]
+        state = checked_state({name: value.tolist() for name, value in saved.items()})
         self.attached.commit(replace(state, best_weights=best or None, loaded=True))
 
 
@@ -222,9 +220,9 @@ def attach(model: Any, optimizer: Any, floor: float | None = None) -> Attached |
 def _given_state(inner: list[Any]) -> State:
     """The first state of an optimizer: that of its `PlateauScale`, or a fresh one."""
     rates = [schedule_of(each) for each in inner]
-    given = next((rate.state for rate in rates if isinstance(rate, PlateauScale)), None)
-    if given is None or given == State():
-        return State()
+    given = next((rate.state for rate in rates if isinstance(rate, PlateauScale)), State())
+    if given == State():
+        return given
     if not any(map(steps_done, inner)):
         if given.has_observed:
             warn(

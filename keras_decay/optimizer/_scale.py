@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -149,8 +150,4 @@ class PlateauScale(Schedule):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy does not belong to an optimizer.
-        return _made, (type(self), self._arguments())
-
-
-def _made(cls: type[PlateauScale], arguments: dict[str, Any]) -> PlateauScale:
-    return cls(**arguments)
+        return partial(type(self), **self._arguments()), ()

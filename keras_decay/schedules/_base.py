@@ -239,12 +239,10 @@ def check_schedule(name: str, value: Any) -> Any:
 
 def check_on_another_clock(name: str, schedule: Any, dtype: str = COUNTER) -> None:
     """Raises an error for a schedule that needs the counter itself but gets a tensor."""
-    zero = ops.convert_to_tensor(0, dtype)
-    foreign = [each for each in iter_schedules(schedule) if not isinstance(each, Schedule)]
     try:
-        for each in foreign:
-            if not counting_epochs(each):
-                each(zero)
+        for each in iter_schedules(schedule):
+            if not isinstance(each, Schedule) and not counting_epochs(each):
+                each(ops.convert_to_tensor(0, dtype))
     except Exception as error:
         kind = "ints" if dtype == COUNTER else "floats"
         must = (

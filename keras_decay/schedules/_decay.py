@@ -23,8 +23,20 @@ from keras_decay._config import LearningRateSchedule, register
 from keras_decay.schedules._base import Schedule, check_on_another_clock, rate_of
 
 
+class _Decay(Schedule):
+    """A schedule that comes down from an initial rate to a floor."""
+
+    def _set_rates(self, initial_learning_rate: Any, min_learning_rate: Any) -> None:
+        first = _checks.learning_rate("initial_learning_rate", initial_learning_rate)
+        must = f"a number >= 0 and <= the initial rate, {first}"
+        self.initial_learning_rate = first
+        self.min_learning_rate = _checks.real(
+            "min_learning_rate", min_learning_rate, must, at_least=0.0, at_most=first
+        )
+
+
 @register
-class StepDecay(Schedule):
+class StepDecay(_Decay):
     """Multiplies the learning rate by a constant every k epochs, or at milestones.
 
     ```
@@ -73,16 +85,11 @@ class StepDecay(Schedule):
         min_learning_rate: float = 0.0,
         name: str = "StepDecay",
     ):
-        self.initial_learning_rate = _checks.learning_rate(
-            "initial_learning_rate", initial_learning_rate
-        )
+        self._set_rates(initial_learning_rate, min_learning_rate)
         self.decay_rate = _checks.real(
             "decay_rate", decay_rate, "a number in (0, 1)", above=0.0, below=1.0
         )
         self.decay_epochs: int | tuple[int, ...] = _decay_epochs(decay_epochs)
-        self.min_learning_rate = _checks.min_learning_rate(
-            min_learning_rate, self.initial_learning_rate
-        )
         self._powers, self._power_chunks = self._tables()
         self._finish(name, steps_per_epoch)
 
@@ -137,7 +144,7 @@ def _decay_epochs(value: Any) -> int | tuple[int, ...]:
 
 
 @register
-class InverseTimeDecay(Schedule):
+class InverseTimeDecay(_Decay):
     """Divides the learning rate by a number that grows linearly with the epochs.
 
     ```
@@ -184,16 +191,11 @@ class InverseTimeDecay(Schedule):
         min_learning_rate: float = 0.0,
         name: str = "InverseTimeDecay",
     ):
-        self.initial_learning_rate = _checks.learning_rate(
-            "initial_learning_rate", initial_learning_rate
-        )
+        self._set_rates(initial_learning_rate, min_learning_rate)
         self.decay_rate = _checks.real(
             "decay_rate", decay_rate, "a finite number >= 0", at_least=0.0, at_most=_checks.LARGEST
         )
         self.staircase = _checks.boolean("staircase", staircase)
-        self.min_learning_rate = _checks.min_learning_rate(
-            min_learning_rate, self.initial_learning_rate
-        )
         self._finish(name, steps_per_epoch)
 
     def _rate(self, step: Any, counter: Any) -> Any:
