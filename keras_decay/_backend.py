@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -62,6 +64,8 @@ class Table:
 
     def take(self, index: Any) -> Any:
         """The values at the indices, all of which must be in range."""
+        if isinstance(index, int):
+            return self.numbers[index]
         values = self._on_device_of(index)
         # `ops.take` handles negative indices: four more operations in a step that is not fused.
         if BACKEND == "tensorflow":
@@ -73,45 +77,97 @@ class Table:
 
     def searchsorted(self, number: Any) -> Any:
         """How many values of an increasing table are less than or equal to each number."""
+        if isinstance(number, int):
+            return bisect.bisect_right(self.numbers, number)
         values = self._on_device_of(number)
         if BACKEND == "torch":
             return torch.bucketize(number, values, out_int32=True, right=True)
         return ops.sum(ops.cast(ops.expand_dims(number, -1) >= values, COUNTER), axis=-1)
 
 
-if BACKEND == "torch":
-    # These take plain numbers. Keras's operations convert each number to a tensor first, which is
-    # a copy to the accelerator in every step.
-    where = torch.where
+class Scalar:
+    """A number that the host writes and the compiled step reads.
 
-    def constant(value: float, step: Any) -> Any:
+    Args:
+        read: Returns the number.
+        variable: Holds it on the devices; `None` if it is a constant of the compiled step.
+    """
+
+    def __init__(self, read: Callable[[], Any], variable: Any = None):
+        self.read, self.variable = read, variable
+
+    def at(self, step: Any) -> Any:
+        """A number beside a number, a tensor beside a tensor."""
+        on_host = self.variable is None or isinstance(step, int)
+        return self.read() if on_host else self.variable.value
+
+    def write(self, beside: Any) -> None:
+        """Writes the number to the devices of the variable `beside`, if it has changed."""
+        if self.variable is None:
+            return
+        number = np.asarray(self.read(), self.variable.dtype)
+        # A write on TensorFlow takes ten times as long as a read.
+        if to_number(self.variable) == number:
+            return
+        value: Any = number
+        if BACKEND == "jax" and beside.value.committed:
+            # Each process fills its own devices. Keras would call `jax.device_put`, which waits
+            # for the other processes to compare the values.
+            value = jax.make_array_from_callback((), beside.value.sharding, lambda _: number)
+        self.variable.assign(value)
+
+
+# A formula is written in these functions, whose first argument is a number or a tensor. On torch
+# they pass on plain numbers: Keras's operations convert each number to a tensor first, which is a
+# copy to the accelerator in every step.
+
+
+def constant(value: float, step: Any) -> Any:
+    """The value with the shape of the step."""
+    if isinstance(step, (int, float)):
+        return value
+    if BACKEND == "torch":
         return torch.full_like(step, value, dtype=torch.float32)
+    return ops.broadcast_to(ops.convert_to_tensor(value, "float32"), ops.shape(step))
 
-    def maximum(tensor: Any, bound: Any) -> Any:
-        return torch.clamp(tensor, min=bound)
 
-    def minimum(tensor: Any, bound: Any) -> Any:
-        return torch.clamp(tensor, max=bound)
+def floating(number: Any) -> Any:
+    return float(number) if isinstance(number, int) else ops.cast(number, "float32")
 
-else:
 
-    def constant(value: float, step: Any) -> Any:
-        return ops.broadcast_to(ops.convert_to_tensor(value, "float32"), ops.shape(step))
+def floor_divide(step: Any, period: int) -> Any:
+    return step // period if period <= LAST_STEP else step * 0
 
-    def where(condition: Any, then: Any, otherwise: Any) -> Any:
-        return ops.where(condition, _like(then, otherwise), otherwise)
 
-    def maximum(tensor: Any, bound: Any) -> Any:
-        return ops.maximum(tensor, _like(bound, tensor))
+def where(condition: Any, then: Any, otherwise: Any) -> Any:
+    if isinstance(condition, bool):
+        return then if condition else otherwise
+    if BACKEND == "torch":
+        return torch.where(condition, then, otherwise)
+    return ops.where(condition, _like(then, otherwise), otherwise)
 
-    def minimum(tensor: Any, bound: Any) -> Any:
-        return ops.minimum(tensor, _like(bound, tensor))
 
-    def _like(number: Any, tensor: Any) -> Any:
-        # Keras converts a plain number to `floatx`; on JAX even an int beside an int tensor.
-        if isinstance(number, (int, float)):
-            return ops.convert_to_tensor(number, keras.backend.standardize_dtype(tensor.dtype))
-        return number
+def maximum(value: Any, bound: Any) -> Any:
+    if isinstance(value, (int, float)):
+        return max(value, bound)
+    if BACKEND == "torch":
+        return torch.clamp(value, min=bound)
+    return ops.maximum(value, _like(bound, value))
+
+
+def minimum(value: Any, bound: Any) -> Any:
+    if isinstance(value, (int, float)):
+        return min(value, bound)
+    if BACKEND == "torch":
+        return torch.clamp(value, max=bound)
+    return ops.minimum(value, _like(bound, value))
+
+
+def _like(number: Any, tensor: Any) -> Any:
+    # Keras converts a plain number to `floatx`; on JAX even an int beside an int tensor.
+    if isinstance(number, (int, float)):
+        return ops.convert_to_tensor(number, keras.backend.standardize_dtype(tensor.dtype))
+    return number
 
 
 def read_if_eager(step: Any) -> int | None:
@@ -167,17 +223,6 @@ def value_of(variable: Any) -> Any:
     # `tf.Variable` `value` is a method.)
     value = getattr(variable, "value", None)
     return variable if value is None or callable(value) else value
-
-
-def assign(variable: Any, number: float, beside: Any) -> None:
-    """Assigns a number to a scalar variable, on the devices of the variable `beside`."""
-    if BACKEND == "jax" and beside.value.committed:
-        # Each process fills its own devices. Keras would call `jax.device_put`, which waits for
-        # the other processes to compare the values.
-        number = jax.make_array_from_callback(
-            (), beside.value.sharding, lambda _: np.asarray(number, variable.dtype)
-        )
-    variable.assign(number)
 
 
 def sync_variables(model: Any) -> None:

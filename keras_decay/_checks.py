@@ -53,17 +53,6 @@ def sequence(name: str, value: Any, must: str) -> list[Any]:
     return list(value)
 
 
-def integers(name: str, value: Any, must: str) -> tuple[int, ...]:
-    """`value` as a non-empty tuple of strictly increasing ints >= 1."""
-    items = sequence(name, value, must)
-    if not all(is_int(item) for item in items):
-        fail(name, value, must, TypeError)
-    ints = tuple(int(item) for item in items)
-    if not ints or ints[0] < 1 or not increasing(ints) or ints[-1] > LARGEST_INT:
-        fail(name, value, must)
-    return ints
-
-
 def increasing(values: Sequence[float]) -> bool:
     return all(a < b for a, b in pairwise(values))
 
@@ -100,12 +89,8 @@ def learning_rate(name: str, value: Any) -> float:
     return real(name, value, "a finite number > 0", at_least=SMALLEST, at_most=LARGEST)
 
 
-def min_learning_rate(value: Any, initial_learning_rate: float | None = None) -> float:
-    """`value` as a floor: at least 0, and not above the initial rate."""
-    if initial_learning_rate is None:
-        return real("min_learning_rate", value, "a finite number >= 0", at_least=0.0)
-    must = f"a number >= 0 and <= the initial rate, {initial_learning_rate}"
-    return real("min_learning_rate", value, must, at_least=0.0, at_most=initial_learning_rate)
+def min_learning_rate(value: Any) -> float:
+    return real("min_learning_rate", value, "a finite number >= 0", at_least=0.0)
 
 
 def patience(value: Any) -> int | tuple[int, ...]:

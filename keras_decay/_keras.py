@@ -46,13 +46,11 @@ def optimizers_of(model: Any) -> dict[str, Any]:
 
     A custom `train_step` may use several.
     """
-    found: dict[str, Any] = {"optimizer": getattr(model, "optimizer", None)}
-    for name, each in vars(model).items():
-        if all(each is not other for other in found.values()):
+    found: dict[str, Any] = {}
+    for name, each in {"optimizer": getattr(model, "optimizer", None), **vars(model)}.items():
+        if isinstance(each, keras.optimizers.Optimizer) and each not in found.values():
             found[name] = each
-    return {
-        name: each for name, each in found.items() if isinstance(each, keras.optimizers.Optimizer)
-    }
+    return found
 
 
 def held_optimizers(model: Any) -> list[Any]:

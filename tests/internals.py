@@ -12,19 +12,19 @@ from keras_decay.optimizer._rates import effective_rate, schedule_of
 from keras_decay.optimizer._state import PlateauState
 from keras_decay.plateau._best_weights import forget_start
 from keras_decay.plateau._rule import Rule
-from keras_decay.schedules._base import Tensors, counting_epochs
+from keras_decay.schedules._base import counting_epochs, rate_of
 
 __all__ = [
     "COUNTER",
     "ONE_FIT",
     "PlateauState",
     "Rule",
-    "Tensors",
     "attached_to",
     "counting_epochs",
     "effective_rate",
     "forget_start",
     "inner_optimizers",
+    "rate_of",
     "schedule_of",
     "step_counter",
 ]

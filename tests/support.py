@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from keras_decay._backend import COUNTER
-from keras_decay.schedules._base import Tensors
+from keras_decay.schedules._base import rate_of
 
 BACKEND = keras.backend.backend()
 
@@ -49,7 +49,7 @@ def in_step(schedule, steps):
     """The rates that a schedule gives inside a compiled training step."""
     steps = keras.ops.convert_to_tensor(np.asarray(steps), COUNTER)
     if BACKEND == "torch":  # What runs on an accelerator; dynamo takes a second an example.
-        return keras.ops.convert_to_numpy(schedule._rate(steps, Tensors(steps, steps)))
+        return keras.ops.convert_to_numpy(rate_of(schedule, steps, steps))
     return keras.ops.convert_to_numpy(compiled(lambda step: schedule(step))(steps))
 
 

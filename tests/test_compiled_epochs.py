@@ -8,7 +8,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from internals import Tensors, schedule_of
+from internals import rate_of, schedule_of
 from rates import each_callback, inverse, ones, train
 from support import BACKEND, Prediction, measuring
 
@@ -62,7 +62,7 @@ def operations(network):
         network.train_on_batch(ones(1), ones(1))
     step = keras.ops.convert_to_tensor(0, "int32")
     with Recorder():  # What runs on an accelerator.
-        schedule_of(network.optimizer)._rate(step, Tensors(step, step))
+        rate_of(schedule_of(network.optimizer), step, step)
     return seen
 
 

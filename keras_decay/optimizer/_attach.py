@@ -6,19 +6,19 @@ This is the only file that adds lasting attributes to an optimizer.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_decay import _checks, _keras
-from keras_decay._backend import BACKEND, COUNTER, assign, to_number, variable_scope
+from keras_decay._backend import BACKEND, COUNTER, to_number, variable_scope
 from keras_decay._config import LearningRateSchedule
 from keras_decay.optimizer._rates import schedule_of, steps_done, warn
-from keras_decay.optimizer._scale import Placement, PlateauScale
-from keras_decay.optimizer._state import Clock, State, checked_state
+from keras_decay.optimizer._scale import Placement, PlateauScale, offset_of, scale_of
+from keras_decay.optimizer._state import State, checked_state
 from keras_decay.schedules._base import counting_epochs
 
 LAYER = "learning_rate_state"
@@ -33,27 +33,29 @@ class Attached:
     Attributes:
         state: All that is known about the optimizer; there is no other copy.
         owner: The `id` of the callback that observes.
+        model: The model that the optimizer trains.
+        inner: The inner optimizers.
     """
 
     def __init__(self, state: State):
         self.state = state
         self.owner: int | None = None
-        self._model: Any = None
-        self._inner: list[Any] = []
+        self.model: Any = None
+        self.inner: list[Any] = []
 
     @property
     def scales(self) -> bool:
         """Whether there is a schedule that a plateau scales."""
-        return any(schedule_of(each) is not None for each in self._inner)
+        return any(schedule_of(each) is not None for each in self.inner)
 
     @property
     def counts_epochs(self) -> bool:
         """Whether a schedule counts the epochs of `fit`."""
-        return any(counting_epochs(schedule_of(each)) for each in self._inner)
+        return any(counting_epochs(schedule_of(each)) for each in self.inner)
 
     def counters(self) -> list[int]:
         """The steps that each inner optimizer has counted."""
-        return [steps_done(each) for each in self._inner]
+        return [steps_done(each) for each in self.inner]
 
     def commit(
         self, state: State, write: Callable[[], None] | None = None, *, inside_epoch: bool = False
@@ -83,31 +85,19 @@ class Attached:
             apply()
             raise
 
-    def follow(
-        self,
-        model: Any = None,
-        inner: list[Any] | None = None,
-        floor: float | None = None,
-        *,
-        inside_epoch: bool = False,
-    ) -> None:
+    def follow(self, floor: float | None = None, *, inside_epoch: bool = False) -> None:
         """Makes the rates of the inner optimizers follow the state.
 
         Args:
-            model: The model that the optimizer trains; `None` for the same one as before.
-            inner: The inner optimizers; `None` for the same ones as before.
             floor: The floor of a plateau, which scales every schedule. `None`: only the rates that
                 follow the state already, and those that count the epochs of `fit`, follow it.
             inside_epoch: Whether an epoch is running: on JAX no variable can be added then.
         """
-        self._model = self._model if model is None else model
-        self._inner = self._inner if inner is None else inner
-        for index, each in enumerate(self._inner):
+        for index, each in enumerate(self.inner):
             root = self._root(index, each, floor, BACKEND != "jax" or not inside_epoch)
-            for scalar in () if root is None else (root.scale, root.offset):
-                # A write on TensorFlow takes ten times as long as a read.
-                if scalar.variable is not None and _differs(scalar.variable, scalar.number):
-                    assign(scalar.variable, scalar.number, beside=_keras.step_counter(each))
+            scalars = () if root is None else (root.placement.scale, root.placement.offset)
+            for scalar in filter(None, scalars):
+                scalar.write(beside=_keras.step_counter(each))
 
     def _root(
         self, index: int, inner: Any, floor: float | None, new_variables: bool
@@ -123,23 +113,21 @@ class Attached:
         clock, scale, offset = self.state.clock, None, None
         if follows:
             scale, offset = rate.placement.scale, rate.placement.offset
-        if floor is not None and scale is None:
-            scale = self._variable(inner, SCALE, self.state.plateau.scale, "float32")
-        shifted = counts and (clock.offset(index) != 0 or (follows and rate.placement.shifted))
-        if shifted and offset is None and new_variables:
-            offset = self._variable(inner, OFFSET, 0, COUNTER)
-        placement = Placement(
-            index,
-            clock.steps_per_epoch if counts else None,
-            shifted,
+        elif ours and rate.placement.scaled:
             # The scale of an earlier plateau does not apply to a schedule that was set later.
-            scaled=scale is not None or (ours and rate.placement.scaled),
-            scale=scale,
-            offset=offset,
-        )
+            scale = scale_of(self)
+        if floor is not None and (scale is None or scale.variable is None):
+            number = self.state.plateau.scale
+            scale = scale_of(self, self._variable(inner, SCALE, number, "float32"))
+        if counts and offset is None and clock.offset(index):
+            offset = offset_of(self, index)
+        if offset is not None and offset.variable is None and new_variables:
+            offset = offset_of(self, index, self._variable(inner, OFFSET, 0, COUNTER))
+        steps_per_epoch = clock.steps_per_epoch if counts else None
+        placement = Placement(index, steps_per_epoch, scale, offset)
         if floor is None:
             floor = rate.min_learning_rate if ours else 0.0
-        if follows and rate.min_learning_rate == floor and rate.placement.is_like(placement):
+        if follows and (rate.min_learning_rate, rate.placement) == (floor, placement):
             return rate  # type: ignore[no-any-return]
         # A new one: a compiled step keeps the schedule that it was compiled with, and the user's
         # own object is never changed.
@@ -151,19 +139,15 @@ class Attached:
     def _variable(self, inner: Any, name: str, number: float, dtype: str) -> Any:
         variable = getattr(inner, name, None)
         if variable is None:
-            with variable_scope(self._model):
+            with variable_scope(self.model):
                 variable = keras.Variable(
                     number, dtype=dtype, trainable=False, autocast=False, name=name
                 )
             if BACKEND == "jax":
                 # JAX compiles the value in as a constant unless the optimizer has the variable.
                 setattr(inner, name, variable)
-                _keras.record_shardings(self._model)
+                _keras.record_shardings(self.model)
         return variable
-
-
-def _differs(variable: Any, number: float) -> bool:
-    return bool(to_number(variable) != np.dtype(variable.dtype).type(number))
 
 
 class StateLayer(keras.layers.Layer):
@@ -183,7 +167,7 @@ class StateLayer(keras.layers.Layer):
         state = self.attached.state
         # `epochs` is always written: an empty file means a model without our callbacks.
         for name, value in {"epochs": state.clock.epochs, **state.numbers()}.items():
-            store[name] = np.asarray(value, "int64" if name == "offsets" else "float64")
+            store[name] = np.asarray(value, "float64" if isinstance(value, float) else "int64")
         for index, weights in enumerate(state.best_weights or ()):
             store[f"best_weights_{index}"] = weights
 
@@ -191,19 +175,10 @@ class StateLayer(keras.layers.Layer):
         saved = {name: np.asarray(store[name]) for name in store.keys()}
         if not saved:
             return
-        numbers = {
-            name: _plain(value) for name, value in saved.items() if not name.startswith("best_w")
-        }
-        weights = [saved[f"best_weights_{index}"] for index in range(len(saved) - len(numbers))]
-        state = checked_state(numbers)
-        self.attached.commit(replace(state, best_weights=weights or None, loaded=True))
-
-
-def _plain(value: Any) -> Any:
-    if value.ndim:
-        return value.tolist()
-    number = value.item()
-    return int(number) if np.isfinite(number) and float(number).is_integer() else number
+        count = sum(name.startswith("best_weights_") for name in saved)
+        best = [saved.pop(f"best_weights_{index}") for index in range(count)]
+        state = checked_state({name: value.tolist() for name, value in saved.items()})
+        self.attached.commit(replace(state, best_weights=best or None, loaded=True))
 
 
 def attached_to(optimizer: Any) -> Attached | None:
@@ -230,24 +205,24 @@ def attach(model: Any, optimizer: Any, floor: float | None = None) -> Attached |
             _check_rate(each)
     attached = attached_to(optimizer)
     if attached is None:
-        rates = map(schedule_of, inner)
-        if floor is None and not any(counting_epochs(rate) for rate in rates):
+        if floor is None and not any(counting_epochs(schedule_of(each)) for each in inner):
             return None
         attached = Attached(_given_state(inner))
         setattr(_keras.unwrapped(optimizer), LAYER, StateLayer(attached))
     if BACKEND == "jax":
         for each in _keras.all_optimizers(optimizer):
             _keep_out_of_files(each)
-    attached.follow(model, inner, floor)
+    attached.model, attached.inner = model, inner
+    attached.follow(floor)
     return attached
 
 
 def _given_state(inner: list[Any]) -> State:
     """The first state of an optimizer: that of its `PlateauScale`, or a fresh one."""
     rates = [schedule_of(each) for each in inner]
-    given = next((rate.state for rate in rates if isinstance(rate, PlateauScale)), None)
-    if given is None or given == State():
-        return State()
+    given = next((rate.state for rate in rates if isinstance(rate, PlateauScale)), State())
+    if given == State():
+        return given
     if not any(map(steps_done, inner)):
         if given.has_observed:
             warn(
@@ -261,8 +236,7 @@ def _given_state(inner: list[Any]) -> State:
         rate.state.clock.offset(rate.placement.index) if isinstance(rate, PlateauScale) else 0
         for rate in rates
     )
-    clock: Clock = replace(given.clock, offsets=offsets if any(offsets) else ())
-    return replace(given, clock=clock, loaded=True)
+    return replace(given, clock=replace(given.clock, offsets=offsets), loaded=True)
 
 
 def _check_rate(inner: Any) -> None:
@@ -284,27 +258,14 @@ def _keep_out_of_files(optimizer: Any) -> None:
 
     So files are the same with and without a callback.
     """
-    if "load_own_variables" not in vars(optimizer):
-        files = _Files(optimizer)
-        optimizer.save_own_variables = files.save_own_variables
-        optimizer.load_own_variables = files.load_own_variables
+    for name in ("save_own_variables", "load_own_variables"):
+        if name not in vars(optimizer):
+            setattr(optimizer, name, partial(_call_without_ours, optimizer, name))
 
 
-class _Files:
-    def __init__(self, optimizer: Any):
-        self.optimizer = optimizer
-
-    def save_own_variables(self, store: Any) -> None:
-        with self._without_ours():
-            type(self.optimizer).save_own_variables(self.optimizer, store)
-
-    def load_own_variables(self, store: Any) -> None:
-        with self._without_ours():
-            type(self.optimizer).load_own_variables(self.optimizer, store)
-
-    def _without_ours(self) -> AbstractContextManager[None]:
-        inner = _keras.inner_optimizers(self.optimizer)
-        return _keras.without_variables(inner, (SCALE, OFFSET))
+def _call_without_ours(optimizer: Any, name: str, store: Any) -> None:
+    with _keras.without_variables(_keras.inner_optimizers(optimizer), (SCALE, OFFSET)):
+        getattr(type(optimizer), name)(optimizer, store)
 
 
 @dataclass(frozen=True)

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from keras_decay import _checks
-from keras_decay._backend import LAST_STEP
+from keras_decay._backend import LAST_STEP, Scalar, maximum, minimum
 from keras_decay._config import register
 from keras_decay.optimizer._state import State, checked_state
 from keras_decay.schedules._base import (
-    Numbers,
-    Scalar,
     Schedule,
-    Tensors,
     check_schedule,
     rate_at,
     rate_of,
+    set_offset,
     with_steps_per_epoch,
 )
-
-
-@dataclass(frozen=True)
-class _Keeps:
-    """Holds the state of a `PlateauScale` that does not belong to an optimizer."""
-
-    state: State
 
 
 @dataclass(frozen=True)
@@ -37,27 +30,31 @@ class Placement:
     Attributes:
         index: The index of the inner optimizer whose rate this is.
         steps_per_epoch: The number for the schedules that have none.
-        shifted: Whether the clock of these may differ from the optimizer's counter.
-        scaled: Whether the scale in the state applies to this schedule.
-        scale: The variable for the scale; `None` if no plateau is attached.
-        offset: The variable for the clock's offset, or `None`.
+        scale: The scale in the state; `None` if it does not apply to this schedule.
+        offset: How far the clock of these schedules is ahead of the optimizer's counter; `None`
+            if it never is.
     """
 
     index: int
     steps_per_epoch: int | None
-    shifted: bool
-    scaled: bool = True
-    scale: Any = None
-    offset: Any = None
+    scale: Scalar | None
+    offset: Scalar | None
 
-    def is_like(self, other: Placement) -> bool:
-        """Whether both give the same compiled step."""
-        # Variables are compared by identity: `==` would compare their values.
-        return all(
-            one is two if field.name in ("scale", "offset") else one == two
-            for field in fields(self)
-            for one, two in [(getattr(self, field.name), getattr(other, field.name))]
-        )
+    @property
+    def scaled(self) -> bool:
+        return self.scale is not None
+
+
+def scale_of(keeper: Any, variable: Any = None) -> Scalar:
+    """The scale in the state of `keeper`."""
+    return Scalar(lambda: keeper.state.plateau.scale, variable)
+
+
+def offset_of(keeper: Any, index: int, variable: Any = None) -> Scalar:
+    """The offset of an inner optimizer's clock in the state of `keeper`."""
+    return Scalar(
+        lambda: max(-LAST_STEP, min(keeper.state.clock.offset(index), LAST_STEP)), variable
+    )
 
 
 @register
@@ -102,7 +99,6 @@ class PlateauScale(Schedule):
     """
 
     outermost = True
-    inner = ("schedule",)
 
     def __init__(
         self,
@@ -116,21 +112,16 @@ class PlateauScale(Schedule):
         self.min_learning_rate = _checks.min_learning_rate(min_learning_rate)
         self.name = _checks.string("name", name)
         own = State() if state is None else checked_state(state)
-        clock = own.clock
-        self.place(_Keeps(own), Placement(0, clock.steps_per_epoch, clock.offset(0) != 0))
+        keeper, clock = SimpleNamespace(state=own), own.clock
+        offset = offset_of(keeper, 0) if clock.offset(0) else None
+        self.place(keeper, Placement(0, clock.steps_per_epoch, scale_of(keeper), offset))
 
     def place(self, keeper: Any, placement: Placement) -> None:
         """Makes this follow the state of `keeper`."""
         self.keeper, self.placement = keeper, placement
-        self.scale = Scalar(
-            lambda: self.state.plateau.scale if placement.scaled else 1.0, placement.scale
-        )
-        self.offset = Scalar(
-            lambda: max(-LAST_STEP, min(self.state.clock.offset(placement.index), LAST_STEP)),
-            placement.offset,
-        )
-        offset = self.offset if placement.shifted else None
-        self.base = with_steps_per_epoch(self.schedule, placement.steps_per_epoch, offset)
+        self.base = with_steps_per_epoch(self.schedule, placement.steps_per_epoch)
+        if placement.offset is not None:
+            set_offset(self.base, self.schedule, placement.offset)
 
     @property
     def state(self) -> State:
@@ -140,19 +131,18 @@ class PlateauScale(Schedule):
 
     def at(self, step: int, scale: float) -> float:
         """The rate at a step if the scale were `scale`."""
-        base = rate_at(self.base, step)
-        return float(np.float32(self._scaled(base, scale, Numbers(step, step))))
+        return float(np.float32(self._scaled(rate_at(self.base, step), scale)))
 
-    def _rate(self, step: Any, xp: Numbers | Tensors) -> Any:
-        base = rate_of(self.base, step, xp)
-        if self.scale.variable is None and self.scale.number == 1.0:
+    def _rate(self, step: Any, counter: Any) -> Any:
+        base, scale = rate_of(self.base, step, counter), self.placement.scale
+        if scale is None or (scale.variable is None and scale.read() == 1.0):
             return base
-        return self._scaled(base, xp.read(self.scale), xp)
+        return self._scaled(base, scale.at(step))
 
-    def _scaled(self, base: Any, scale: Any, xp: Numbers | Tensors) -> Any:
+    def _scaled(self, base: Any, scale: Any) -> Any:
         if self.min_learning_rate == 0.0:
             return base * scale
-        return xp.maximum(base * scale, xp.minimum(base, self.min_learning_rate))
+        return maximum(base * scale, minimum(base, self.min_learning_rate))
 
     def _arguments(self) -> dict[str, Any]:
         state = self.state if self.placement.scaled else State(clock=self.state.clock)
@@ -160,8 +150,4 @@ class PlateauScale(Schedule):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy does not belong to an optimizer.
-        return _made, (type(self), self._arguments())
-
-
-def _made(cls: type[PlateauScale], arguments: dict[str, Any]) -> PlateauScale:
-    return cls(**arguments)
+        return partial(type(self), **self._arguments()), ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -60,6 +60,10 @@ class Clock:
     updates: int = 1
     offsets: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not any(self.offsets):
+            object.__setattr__(self, "offsets", ())  # One way to say that there are none.
+
     def offset(self, index: int) -> int:
         return self.offsets[index] if index < len(self.offsets) else 0
 
@@ -108,14 +112,14 @@ class Clock:
         offsets = [
             aligned.offset(index) if has else self.offset(index) for index, has in enumerate(moved)
         ]
-        return replace(aligned, offsets=tuple(offsets) if any(offsets) else ())
+        return replace(aligned, offsets=tuple(offsets))
 
     def counters_moved(self, ahead: Sequence[int]) -> Clock:
         """The same clock after counters have been moved ahead."""
         if self.steps_per_epoch is None or not any(ahead):
             return self
         offsets = tuple(self.offset(index) - each for index, each in enumerate(ahead))
-        return replace(self, offsets=offsets if any(offsets) else ())
+        return replace(self, offsets=offsets)
 
     def after(self, epoch: int) -> Clock:
         """The clock after an epoch of a custom loop; offsets stay, as does its compiled step."""
@@ -126,7 +130,11 @@ class Clock:
         if length is None:
             return self
         offsets = tuple(self.epochs * length - counter for counter in counters)
-        return replace(self, steps_per_epoch=length, offsets=offsets if any(offsets) else ())
+        return replace(self, steps_per_epoch=length, offsets=offsets)
+
+
+PLATEAU, CLOCK = asdict(PlateauState()), asdict(Clock())
+FRESH = {**PLATEAU, **CLOCK}
 
 
 @dataclass(frozen=True)
@@ -152,12 +160,10 @@ class State:
         clock = asdict(self.clock)
         if index is not None and self.clock.offsets:
             clock["offsets"] = [self.clock.offset(index)]
-        numbers = {**asdict(self.plateau), **clock}
-        fresh = {**asdict(PlateauState()), **asdict(Clock())}
         return {
             name: list(value) if isinstance(value, tuple) else value
-            for name, value in numbers.items()
-            if value != fresh[name]
+            for name, value in {**asdict(self.plateau), **clock}.items()
+            if value != FRESH[name]
         }
 
 
@@ -165,30 +171,25 @@ def checked_state(numbers: dict[str, Any]) -> State:
     """The state from a file or a config; an error names what is wrong with it."""
     if not isinstance(numbers, dict):
         _checks.fail("state", numbers, "a dict of numbers or None", TypeError)
-    plateau, clock = [field.name for field in fields(PlateauState)], fields(Clock)
-    known = [*plateau, *(field.name for field in clock)]
-    checked: dict[str, Any] = {}
-    for name, number in numbers.items():
-        if name not in known:
-            raise TypeError(f"`state` has no `{name}`; it has {known}.")
-        checked[name] = _checked(name, number)
-    own = {name: number for name, number in checked.items() if name in plateau}
-    rest = {name: number for name, number in checked.items() if name not in plateau}
-    state = State(PlateauState(**own), Clock(**rest))
-    if (state.plateau.scale == 1.0) != (state.plateau.reductions == 0):
+    for name in numbers:
+        if name not in FRESH:
+            raise TypeError(f"`state` has no `{name}`; it has {list(FRESH)}.")
+    checked = {name: _checked(name, number) for name, number in numbers.items()}
+    plateau = PlateauState(**{name: checked[name] for name in checked if name in PLATEAU})
+    clock = Clock(**{name: checked[name] for name in checked if name in CLOCK})
+    if (plateau.scale == 1.0) != (plateau.reductions == 0):
         must = (
             "1.0 before the first reduction and below it after one; "
-            f"here `reductions` is {state.plateau.reductions}"
+            f"here `reductions` is {plateau.reductions}"
         )
-        _checks.fail("scale", state.plateau.scale, must)
-    return state
+        _checks.fail("scale", plateau.scale, must)
+    return State(plateau, clock)
 
 
 def _checked(name: str, number: Any) -> Any:
-    numbers_or_none = ("best", "start_loss", "start_value")
-    if name in (*numbers_or_none, "epoch", "steps_per_epoch") and number is None:
+    if number is None and FRESH[name] is None:
         return None
-    if name in numbers_or_none:
+    if name in ("best", "start_loss", "start_value"):
         return _checks.real(name, number, "a finite number or None")
     if name == "average":
         return _checks.real(name, number, "a finite number")

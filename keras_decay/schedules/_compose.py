@@ -7,16 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_decay import _checks
-from keras_decay._backend import LAST_STEP
+from keras_decay._backend import LAST_STEP, floating, maximum, where
 from keras_decay._config import register
 from keras_decay.schedules._base import (
-    Numbers,
     Schedule,
-    Tensors,
-    Unshifted,
     check_on_another_clock,
     check_schedule,
-    rate_at,
+    counting_epochs,
     rate_of,
 )
 
@@ -64,8 +61,6 @@ class LinearWarmup(Schedule):
     Source: Goyal et al., "Accurate, Large Minibatch SGD" (2017), section 2.2.
     """
 
-    inner = ("schedule",)
-
     def __init__(
         self,
         schedule: Any,
@@ -77,28 +72,25 @@ class LinearWarmup(Schedule):
     ):
         self.schedule = check_schedule("schedule", schedule)
         self.warmup_epochs = _checks.epochs("warmup_epochs", warmup_epochs)
-        self.steps_per_epoch = _checks.steps_per_epoch(steps_per_epoch)
         self.start_factor = _checks.real(
             "start_factor", start_factor, "a number in [0, 1]", at_least=0.0, at_most=1.0
         )
-        self.name = _checks.string("name", name)
         check_on_another_clock("schedule", self.schedule)
-        self._prepare_if_known()
+        self._finish(name, steps_per_epoch)
 
     def _prepare(self) -> None:
-        self._length = round(self.warmup_epochs * self._known())
-        # The warmup must end at the schedule's first rate, so any offset of its clock is ignored.
-        peak = rate_at(self.schedule, 0, Unshifted)
-        self._start = peak * self.start_factor
-        self._rise = (peak - self._start) / max(self._length, 1)
+        self._length = round(self.warmup_epochs * self.steps_per_epoch)
+        if not counting_epochs(self.schedule):
+            peak = rate_of(self.schedule, 0)
+            self._start = peak * self.start_factor
+            self._rise = (peak - self._start) / max(self._length, 1)
 
-    def _rate(self, step: Any, xp: Numbers | Tensors) -> Any:
-        self._check_prepared()
+    def _rate(self, step: Any, counter: Any) -> Any:
         end = min(self._length, LAST_STEP)
-        rate = rate_of(self.schedule, _since(step, end, xp), xp)
         if end == 0:
-            return rate
-        return xp.where(step < end, self._start + self._rise * xp.floating(step), rate)
+            return rate_of(self.schedule, step, counter)
+        rate = rate_of(self.schedule, maximum(step - end, 0))
+        return where(step < end, self._start + self._rise * floating(step), rate)
 
 
 @register
@@ -137,8 +129,6 @@ class JoinedSchedule(Schedule):
     Source: `optax.join_schedules`, `torch.optim.lr_scheduler.SequentialLR`.
     """
 
-    inner = ("schedules",)
-
     def __init__(
         self,
         schedules: Sequence[Any],
@@ -156,29 +146,25 @@ class JoinedSchedule(Schedule):
         if not (len(items) == count and _checks.increasing([0, *items, math.inf])):
             _checks.fail("boundaries", boundaries, must)
         self.boundaries = tuple(_checks.epochs("boundaries", item) for item in items)
-        self.steps_per_epoch = _checks.steps_per_epoch(steps_per_epoch)
-        self.name = _checks.string("name", name)
         for index, schedule in enumerate(self.schedules[1:], start=1):
             check_on_another_clock(f"schedules[{index}]", schedule)
-        self._prepare_if_known()
+        self._finish(name, steps_per_epoch)
 
     def _prepare(self) -> None:
-        self._starts = [0, *(round(epoch * self._known()) for epoch in self.boundaries)]
-        if not _checks.increasing(self._starts):
+        self._starts = [round(epoch * self.steps_per_epoch) for epoch in self.boundaries]
+        if not _checks.increasing([0, *self._starts]):
             must = (
-                f"at least one step after the one before; with {self._known()} steps in an epoch "
-                f"they are the steps {self._starts[1:]}"
+                f"at least one step after the one before; with {self.steps_per_epoch} steps in an "
+                f"epoch they are the steps {self._starts}"
             )
             _checks.fail("boundaries", list(self.boundaries), must)
 
-    def _rate(self, step: Any, xp: Numbers | Tensors) -> Any:
-        self._check_prepared()
-        rate = None
-        for schedule, start in zip(self.schedules, self._starts, strict=True):
-            if start > LAST_STEP:
-                break
-            own = rate_of(schedule, _since(step, start, xp), xp)
-            rate = own if rate is None else xp.where(step >= start, own, rate)
+    def _rate(self, step: Any, counter: Any) -> Any:
+        rate = rate_of(self.schedules[0], step, counter)
+        for schedule, start in zip(self.schedules[1:], self._starts, strict=True):
+            if start <= LAST_STEP:
+                own = rate_of(schedule, maximum(step - start, 0))
+                rate = where(step >= start, own, rate)
         return rate
 
 
@@ -215,24 +201,19 @@ class ProductSchedule(Schedule):
     Source: `torch.optim.lr_scheduler.ChainedScheduler`.
     """
 
-    inner = ("factors",)
-
     def __init__(self, factors: Sequence[Any], *, name: str = "ProductSchedule"):
         self.factors = _parts("factors", factors, "schedules and numbers")
         if all(isinstance(factor, float) for factor in self.factors):
             _checks.fail("factors", factors, "schedules and numbers, at least one schedule")
+        self._number = math.prod(each for each in self.factors if isinstance(each, float))
         self.name = _checks.string("name", name)
 
-    def _rate(self, step: Any, xp: Numbers | Tensors) -> Any:
-        number = 1.0
-        product: Any = None
-        for factor in self.factors:
-            if isinstance(factor, float):
-                number *= factor
-            else:
-                rate = rate_of(factor, step, xp)
-                product = rate if product is None else product * rate
-        return product if number == 1.0 else product * number
+    def _rate(self, step: Any, counter: Any) -> Any:
+        first, *others = [each for each in self.factors if not isinstance(each, float)]
+        product = rate_of(first, step, counter)
+        for each in others:
+            product = product * rate_of(each, step, counter)
+        return product if self._number == 1.0 else product * self._number
 
 
 def _parts(name: str, values: Any, what: str) -> list[Any]:
@@ -241,8 +222,3 @@ def _parts(name: str, values: Any, what: str) -> list[Any]:
     if not values:
         _checks.fail(name, values, f"a non-empty list or tuple of {what}")
     return [check_schedule(f"{name}[{index}]", value) for index, value in enumerate(values)]
-
-
-def _since(step: Any, start: int, xp: Numbers | Tensors) -> Any:
-    """The steps since `start`; 0 before it."""
-    return xp.maximum(step - start, 0) if start else step

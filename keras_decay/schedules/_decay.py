@@ -9,19 +9,34 @@ from typing import Any
 import numpy as np
 
 from keras_decay import _checks
-from keras_decay._backend import COUNTER, LAST_STEP, Table, to_number
-from keras_decay._config import LearningRateSchedule, register
-from keras_decay.schedules._base import (
-    Numbers,
-    Schedule,
-    Tensors,
-    check_on_another_clock,
-    rate_of,
+from keras_decay._backend import (
+    COUNTER,
+    LAST_STEP,
+    Table,
+    floating,
+    floor_divide,
+    maximum,
+    minimum,
+    to_number,
 )
+from keras_decay._config import LearningRateSchedule, register
+from keras_decay.schedules._base import Schedule, check_on_another_clock, rate_of
+
+
+class _Decay(Schedule):
+    """A schedule that comes down from an initial rate to a floor."""
+
+    def _set_rates(self, initial_learning_rate: Any, min_learning_rate: Any) -> None:
+        first = _checks.learning_rate("initial_learning_rate", initial_learning_rate)
+        must = f"a number >= 0 and <= the initial rate, {first}"
+        self.initial_learning_rate = first
+        self.min_learning_rate = _checks.real(
+            "min_learning_rate", min_learning_rate, must, at_least=0.0, at_most=first
+        )
 
 
 @register
-class StepDecay(Schedule):
+class StepDecay(_Decay):
     """Multiplies the learning rate by a constant every k epochs, or at milestones.
 
     ```
@@ -70,39 +85,31 @@ class StepDecay(Schedule):
         min_learning_rate: float = 0.0,
         name: str = "StepDecay",
     ):
-        self.initial_learning_rate = _checks.learning_rate(
-            "initial_learning_rate", initial_learning_rate
-        )
+        self._set_rates(initial_learning_rate, min_learning_rate)
         self.decay_rate = _checks.real(
             "decay_rate", decay_rate, "a number in (0, 1)", above=0.0, below=1.0
         )
         self.decay_epochs: int | tuple[int, ...] = _decay_epochs(decay_epochs)
-        self.steps_per_epoch = _checks.steps_per_epoch(steps_per_epoch)
-        self.min_learning_rate = _checks.min_learning_rate(
-            min_learning_rate, self.initial_learning_rate
-        )
-        self.name = _checks.string("name", name)
         self._powers, self._power_chunks = self._tables()
-        self._prepare_if_known()
+        self._finish(name, steps_per_epoch)
 
     def _prepare(self) -> None:
         if not isinstance(self.decay_epochs, int):
-            steps = [epoch * self._known() for epoch in self.decay_epochs]
+            steps = [epoch * self.steps_per_epoch for epoch in self.decay_epochs]
             # The counter never reaches a milestone that it cannot hold.
             self._milestones = Table([step for step in steps if step <= LAST_STEP], COUNTER)
 
-    def _rate(self, step: Any, xp: Numbers | Tensors) -> Any:
-        steps_per_epoch = self._known()
+    def _rate(self, step: Any, counter: Any) -> Any:
         if isinstance(self.decay_epochs, int):
-            decays = xp.floor_divide(step, steps_per_epoch * self.decay_epochs)
+            decays = floor_divide(step, self.steps_per_epoch * self.decay_epochs)
         else:
-            decays = xp.searchsorted(self._milestones, step)
+            decays = self._milestones.searchsorted(step)
         size, chunks = len(self._powers), len(self._power_chunks)
-        decays = xp.minimum(decays, size * chunks - 1)
+        decays = minimum(decays, size * chunks - 1)
         if chunks == 1:
-            return xp.take(self._powers, decays)
-        rate = xp.take(self._powers, decays % size) * xp.take(self._power_chunks, decays // size)
-        return xp.maximum(rate, self.min_learning_rate)
+            return self._powers.take(decays)
+        rate = self._powers.take(decays % size) * self._power_chunks.take(decays // size)
+        return maximum(rate, self.min_learning_rate)
 
     def _tables(self) -> tuple[Table, Table]:
         """All possible rates, as `powers[n % size] * power_chunks[n // size]`.
@@ -126,15 +133,18 @@ class StepDecay(Schedule):
 
 def _decay_epochs(value: Any) -> int | tuple[int, ...]:
     must = "an int >= 1 or a strictly increasing sequence of them"
-    if not _checks.is_int(value):
-        return _checks.integers("decay_epochs", value, must)
-    if not 1 <= value <= _checks.LARGEST_INT:
+    one = _checks.is_int(value)
+    items = [value] if one else _checks.sequence("decay_epochs", value, must)
+    if not all(_checks.is_int(item) for item in items):
+        _checks.fail("decay_epochs", value, must, TypeError)
+    if not items or not _checks.increasing([0, *items, _checks.LARGEST_INT + 1]):
         _checks.fail("decay_epochs", value, must)
-    return int(value)
+    epochs = tuple(int(item) for item in items)
+    return epochs[0] if one else epochs
 
 
 @register
-class InverseTimeDecay(Schedule):
+class InverseTimeDecay(_Decay):
     """Divides the learning rate by a number that grows linearly with the epochs.
 
     ```
@@ -181,27 +191,20 @@ class InverseTimeDecay(Schedule):
         min_learning_rate: float = 0.0,
         name: str = "InverseTimeDecay",
     ):
-        self.initial_learning_rate = _checks.learning_rate(
-            "initial_learning_rate", initial_learning_rate
-        )
+        self._set_rates(initial_learning_rate, min_learning_rate)
         self.decay_rate = _checks.real(
             "decay_rate", decay_rate, "a finite number >= 0", at_least=0.0, at_most=_checks.LARGEST
         )
-        self.steps_per_epoch = _checks.steps_per_epoch(steps_per_epoch)
         self.staircase = _checks.boolean("staircase", staircase)
-        self.min_learning_rate = _checks.min_learning_rate(
-            min_learning_rate, self.initial_learning_rate
-        )
-        self.name = _checks.string("name", name)
+        self._finish(name, steps_per_epoch)
 
-    def _rate(self, step: Any, xp: Numbers | Tensors) -> Any:
-        clock, decay_rate = step, self.decay_rate
+    def _rate(self, step: Any, counter: Any) -> Any:
         if self.staircase:
-            clock = xp.floor_divide(step, self._known())
+            epoch, decay_rate = floor_divide(step, self.steps_per_epoch), self.decay_rate
         else:
-            decay_rate /= self._known()
-        rate = self.initial_learning_rate / (1.0 + decay_rate * xp.floating(clock))
-        return xp.maximum(rate, self.min_learning_rate) if self.min_learning_rate else rate
+            epoch, decay_rate = step, self.decay_rate / self.steps_per_epoch
+        rate = self.initial_learning_rate / (1.0 + decay_rate * floating(epoch))
+        return maximum(rate, self.min_learning_rate) if self.min_learning_rate else rate
 
 
 @register
@@ -258,9 +261,8 @@ class EpochSchedule(Schedule):
         self.learning_rates = tuple(
             _rate(f"learning_rates[{epoch}]", rate) for epoch, rate in enumerate(rates)
         )
-        self.steps_per_epoch = _checks.steps_per_epoch(steps_per_epoch)
-        self.name = _checks.string("name", name)
         self._table = Table(np.array(self.learning_rates, "float64"))
+        self._finish(name, steps_per_epoch)
 
     @classmethod
     def from_function(
@@ -291,9 +293,9 @@ class EpochSchedule(Schedule):
         rates = [_rate(f"function({epoch})", function(epoch)) for epoch in range(epochs)]
         return cls(rates, steps_per_epoch=steps_per_epoch, name=name)
 
-    def _rate(self, step: Any, xp: Numbers | Tensors) -> Any:
-        epoch = xp.floor_divide(step, self._known())
-        return xp.take(self._table, xp.minimum(epoch, len(self._table) - 1))
+    def _rate(self, step: Any, counter: Any) -> Any:
+        epoch = floor_divide(step, self.steps_per_epoch)
+        return self._table.take(minimum(epoch, len(self._table) - 1))
 
 
 @register
@@ -336,8 +338,6 @@ class InEpochs(Schedule):
     [0.1, 0.05, 0.0]
     """
 
-    inner = ("schedule",)
-
     def __init__(
         self,
         schedule: Any,
@@ -352,20 +352,17 @@ class InEpochs(Schedule):
         if isinstance(schedule, Schedule):
             _checks.fail("schedule", schedule, must)
         self.schedule = schedule
-        self.steps_per_epoch = _checks.steps_per_epoch(steps_per_epoch)
         self.staircase = _checks.boolean("staircase", staircase)
-        self.name = _checks.string("name", name)
         check_on_another_clock("schedule", schedule, COUNTER if self.staircase else "float32")
-        self._prepare_if_known()
+        self._finish(name, steps_per_epoch)
 
-    def _rate(self, step: Any, xp: Numbers | Tensors) -> Any:
-        self._check_prepared()
-        length = self._known()
-        epoch = xp.floor_divide(step, length)
+    def _rate(self, step: Any, counter: Any) -> Any:
+        length = self.steps_per_epoch
+        epoch = floor_divide(step, length)
         if self.staircase:
-            return rate_of(self.schedule, epoch, xp)
-        part = xp.floating(step - epoch * min(length, LAST_STEP)) / length
-        return rate_of(self.schedule, xp.floating(epoch) + part, xp)
+            return rate_of(self.schedule, epoch)
+        part = floating(step - epoch * min(length, LAST_STEP)) / length
+        return rate_of(self.schedule, floating(epoch) + part)
 
 
 def _rate(name: str, value: Any) -> float:

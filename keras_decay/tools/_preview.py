@@ -19,7 +19,6 @@ from keras_decay.schedules._base import (
     check_schedule,
     compute,
     iter_schedules,
-    rate_of,
     with_steps_per_epoch,
 )
 
@@ -115,12 +114,8 @@ class Source:
 
     def rates(self, steps: NDArray[np.int64]) -> NDArray[np.float32]:
         """The rates so many steps after the source's own step."""
-
-        def formula(step: Any, xp: Any) -> Any:
-            return rate_of(self.schedule, step, xp)
-
         chunks = np.split(self.step + steps, range(CHUNK, len(steps), CHUNK))
-        return np.concatenate([to_numpy(compute(formula, chunk)) for chunk in chunks])
+        return np.concatenate([to_numpy(compute(self.schedule, chunk)) for chunk in chunks])
 
 
 def _on_clock(rate: Any, clock: Clock) -> Any:
