@@ -33,6 +33,9 @@ from keras_decay import (
     StepDecay,
 )
 
+# The same operations as in `test_schedules`, which the oldest versions run.
+pytestmark = pytest.mark.any_keras
+
 LAST_STEP = 2**31 - 2
 
 evaluations = pytest.mark.parametrize("evaluate", [on_host, in_step], ids=["host", "compiled"])

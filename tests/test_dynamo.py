@@ -13,7 +13,10 @@ from support import BACKEND, STEPS_PER_EPOCH, fit, model, number
 from keras_decay import InverseTimeDecay, LinearWarmup, PlateauDecay, StepDecay
 
 torch = pytest.importorskip("torch") if BACKEND == "torch" else None
-pytestmark = pytest.mark.skipif(BACKEND != "torch", reason="torch's compiler")
+pytestmark = [
+    pytest.mark.any_keras,
+    pytest.mark.skipif(BACKEND != "torch", reason="torch's compiler"),
+]
 
 SCHEDULES = {
     "step": lambda: StepDecay(0.1, 0.5, 1, steps_per_epoch=STEPS_PER_EPOCH),

@@ -31,6 +31,9 @@ from keras_decay import (
     ProductSchedule,
 )
 
+# The same operations as in `test_schedules`, which the oldest versions run.
+pytestmark = pytest.mark.any_keras
+
 LAST_STEP = 2**31 - 2
 STEPS = {"steps_per_epoch": STEPS_PER_EPOCH}
 TABLE = [0.1, 0.3, 0.0, 0.05]

@@ -14,6 +14,9 @@ from support import fit, model
 
 import keras_decay
 
+# Pages, which are the same on all versions.
+pytestmark = pytest.mark.any_keras
+
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 GUIDE = sorted((ROOT / "notebooks" / "guide").glob("*.md"))

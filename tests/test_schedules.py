@@ -60,6 +60,7 @@ periods = st.integers(1, 2_000_003)
 boundary_numbers = st.lists(st.integers(0, 2**31), min_size=1, max_size=20)
 
 
+@pytest.mark.any_keras
 @evaluations
 @given(rates, factors, st.integers(1, 1000), periods, boundary_numbers)
 def test_step_decay_equals_its_closed_form_at_and_around_every_boundary(
@@ -73,6 +74,7 @@ def test_step_decay_equals_its_closed_form_at_and_around_every_boundary(
     assert_rates(evaluate(schedule, steps), expected, steps)
 
 
+@pytest.mark.any_keras
 @evaluations
 @given(
     rates,
@@ -90,6 +92,7 @@ def test_step_decay_at_milestones_equals_its_closed_form(
     assert_rates(evaluate(schedule, steps), expected, steps)
 
 
+@pytest.mark.any_keras
 @evaluations
 @pytest.mark.parametrize("rate", [0.9999, 0.999999, 1 - 1e-9])
 def test_step_decay_is_exact_after_millions_of_decays(evaluate, rate):
@@ -100,6 +103,7 @@ def test_step_decay_is_exact_after_millions_of_decays(evaluate, rate):
     assert_rates(evaluate(schedule, steps), expected, steps)
 
 
+@pytest.mark.any_keras
 @evaluations
 @given(rates, st.floats(0.0, 100.0), periods, st.booleans(), boundary_numbers)
 def test_inverse_time_decay_equals_its_closed_form(

@@ -13,6 +13,7 @@ from support import (
     BACKEND,
     BATCH_SIZE,
     STEPS_PER_EPOCH,
+    cases,
     compiled,
     data,
     fit,
@@ -56,7 +57,7 @@ BASES = {
 }
 
 
-@pytest.mark.parametrize("base", BASES.values(), ids=BASES)
+@cases("base", BASES, oldest=2)
 def test_every_schedule_is_scaled_in_the_compiled_step(base):
     """Training follows base(step) * scale: the sum of all updates on a constant gradient."""
     peer = base()
@@ -201,6 +202,7 @@ def test_every_way_to_run_a_step_trains_alike(arguments, monkeypatch):
     )
 
 
+@pytest.mark.any_keras
 @pytest.mark.skipif(BACKEND == "jax", reason="JAX reads the scale with the optimizer's variables")
 @pytest.mark.parametrize("milestones", [1, [1, 3]], ids=["every-epoch", "milestones"])
 def test_dynamo_compiles_the_schedules_without_a_break(milestones):
@@ -255,6 +257,7 @@ def test_a_schedule_set_in_mid_training_is_scaled_at_the_next_reduction():
     assert number(network.optimizer.learning_rate) == pytest.approx(0.05 / 2)
 
 
+@pytest.mark.any_keras
 def test_a_schedule_set_between_two_fits_is_scaled_as_well():
     """The memory is the optimizer's: a new schedule on it starts at the old scale."""
     network = model(decay())
