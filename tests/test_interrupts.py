@@ -21,9 +21,8 @@ RATE, FACTOR = 0.125, 0.5
 # The lines are those of all backends: each third one here, and the others on the other two.
 FIRST, EVERY = 1 + ("tensorflow", "jax", "torch").index(BACKEND), 3
 KINDS = {
-    "float": (lambda: RATE, {}),
     "schedule": (lambda: StepDecay(RATE, 0.5, 10**6, steps_per_epoch=1), {}),
-    "weights": (lambda: RATE, {"restore_best_weights": True}),
+    "float and weights": (lambda: RATE, {"restore_best_weights": True}),
 }
 
 

@@ -10,7 +10,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from support import BACKEND, BATCH_SIZE, STEPS_PER_EPOCH, data, fit, model, on_host
+from support import BACKEND, BATCH_SIZE, STEPS_PER_EPOCH, cases, data, fit, model, on_host
 
 from keras_decay import (
     InverseTimeDecay,
@@ -202,11 +202,20 @@ RATES_OF_STEPS = {
 }
 
 
-@pytest.mark.parametrize("every", [1, 2, 3, 99])
-@pytest.mark.parametrize(("rate", "expected"), RATES_OF_STEPS.values(), ids=RATES_OF_STEPS)
-def test_every_nth_batch_of_the_run_has_the_rate_of_its_step(rate, expected, every):
+@cases(
+    "name, every",
+    {
+        "schedule 1": ("schedule", 1),
+        "schedule 3": ("schedule", 3),
+        "float 2": ("float", 2),
+        "constant 99": ("constant", 99),
+    },
+    oldest=2,
+)
+def test_every_nth_batch_of_the_run_has_the_rate_of_its_step(name, every):
     """Counted from 1, over the epochs; nothing is read for it, and the epoch's own rate is as
     ever."""
+    rate, expected = RATES_OF_STEPS[name]
     logger, batches = Unread(every=every), BatchLogs()
     callbacks = [PlateauDecay(patience=1, factor=0.5), logger, batches]
     history = fit(model(rate), callbacks, epochs=3, values=[1.0] * 3)

@@ -172,11 +172,14 @@ def with_own_maker(network):
     return own
 
 
-@pytest.mark.parametrize("change", [lambda network: network, with_own_maker], ids=["keras", "own"])
 @pytest.mark.parametrize(
-    "rate",
-    [lambda: StepDecay(0.1, 0.5, 10, steps_per_epoch=STEPS_PER_EPOCH), lambda: PlateauScale(0.1)],
-    ids=["bare", "scaled"],
+    ("rate", "change"),
+    [
+        (lambda: StepDecay(0.1, 0.5, 10, steps_per_epoch=STEPS_PER_EPOCH), lambda network: network),
+        (lambda: StepDecay(0.1, 0.5, 10, steps_per_epoch=STEPS_PER_EPOCH), with_own_maker),
+        (lambda: PlateauScale(0.1), lambda network: network),
+    ],
+    ids=["bare", "bare, made by the model", "scaled"],
 )
 def test_a_step_compiled_in_an_earlier_fit_follows_the_plateau(rate, change):
     """The step compiled with the bare schedule is built anew, by Keras or by the model itself."""

@@ -112,10 +112,10 @@ def multi():
 
 
 OPTIMIZERS = {
-    "float": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
     "ours-accumulation": lambda: keras.optimizers.Adam(
         StepDecay(0.05, 0.5, steps_per_epoch=4), gradient_accumulation_steps=3
     ),
+    "float": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
     "scale": lambda: keras.optimizers.SGD(PlateauScale(0.05), momentum=0.9),
     "loss-scale": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01)),
     "multi": multi,
@@ -125,7 +125,7 @@ OPTIMIZERS = {
 }
 if not hasattr(keras.optimizers, "MultiOptimizer"):
     del OPTIMIZERS["multi"]
-every_optimizer = cases("make", OPTIMIZERS, oldest=2)
+every_optimizer = cases("make", OPTIMIZERS)
 
 
 # The measurement

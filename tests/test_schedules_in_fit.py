@@ -153,12 +153,11 @@ def test_nothing_but_a_rate_needs_the_number(make, tmp_path):
 
 
 @pytest.mark.any_keras
-@callbacks
-def test_a_given_number_stays_beside_those_that_count_epochs(callback):
+def test_a_given_number_stays_beside_those_that_count_epochs():
     """A warmup of six steps over a decay by the epoch."""
     schedule = LinearWarmup(decay(), 6, steps_per_epoch=1)
     network = model(schedule)
-    fit(network, [callback()], epochs=1)
+    fit(network, [PlateauDecay("loss", patience=99)], epochs=1)
     assert (schedule.steps_per_epoch, schedule.schedule.steps_per_epoch) == (1, None)
     held = schedule_of(network.optimizer)
     assert number(held(3)) == pytest.approx(0.05)
@@ -166,15 +165,14 @@ def test_a_given_number_stays_beside_those_that_count_epochs(callback):
 
 
 @pytest.mark.any_keras
-@callbacks
 @pytest.mark.parametrize(
     "schedule",
     [StepDecay(0.1, 0.5, 9, steps_per_epoch=1), LinearWarmup(0.1, 9, steps_per_epoch=1)],
     ids=["step", "warmup"],
 )
-def test_counting_in_steps_is_never_warned_of(callback, schedule):
+def test_counting_in_steps_is_never_warned_of(schedule):
     """`steps_per_epoch=1`; warnings are errors here."""
-    history = fit(model(schedule), [callback()], epochs=EPOCHS)
+    history = fit(model(schedule), [LearningRateLogger()], epochs=EPOCHS)
     assert history["learning_rate"] == expected_rates(schedule)
 
 
@@ -219,14 +217,13 @@ class Crash(keras.callbacks.Callback):
             raise RuntimeError("crash")
 
 
-@callbacks
-def test_a_resumed_run_is_the_uninterrupted_one(callback, tmp_path):
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     """`BackupAndRestore`, in a process that starts with new objects."""
 
     def run(seed, *others):
         network = model(decay(), seed=seed)
         backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
-        history = fit(network, [callback(), backup, *others], epochs=EPOCHS)
+        history = fit(network, [PlateauDecay("loss", patience=99), backup, *others], epochs=EPOCHS)
         return history["learning_rate"], network.get_weights()
 
     with pytest.raises(RuntimeError, match="crash"):
@@ -292,17 +289,16 @@ ran_out = pytest.mark.filterwarnings("ignore:Your input ran out of data")
 
 
 @ran_out
-@callbacks
-def test_a_fit_of_unknown_length_after_a_known_one_goes_on(callback):
+def test_a_fit_of_unknown_length_after_a_known_one_goes_on():
     """With epochs as long as those before, until they have ended. On TensorFlow the optimizer
     counts one step too many in each of them, which does not add up."""
     network, rates = model(EpochSchedule(TABLE)), []
-    known = {"steps_per_epoch": 4, "shuffle": False, "verbose": 0}
-    rates += network.fit(batches(), **known, callbacks=[callback()]).history["learning_rate"]
+    arguments = {"shuffle": False, "verbose": 0, "callbacks": [LearningRateLogger()]}
+    known = {"steps_per_epoch": 4, **arguments}
+    rates += network.fit(batches(), **known).history["learning_rate"]
     for count in (4, 4, 4):
-        one = network.fit(finite(count), shuffle=False, verbose=0, callbacks=[callback()])
-        rates += one.history["learning_rate"]
-    rates += network.fit(batches(), **known, callbacks=[callback()]).history["learning_rate"]
+        rates += network.fit(finite(count), **arguments).history["learning_rate"]
+    rates += network.fit(batches(), **known).history["learning_rate"]
     assert rates == pytest.approx(TABLE[:5])
 
 
@@ -375,20 +371,19 @@ def test_optimizers_that_a_function_chooses_count_too():
     assert number(inner.learning_rate) == pytest.approx(0.05)
 
 
-@callbacks
-def test_the_schedule_inside_a_loss_scale_optimizer_counts(callback):
+def test_the_schedule_inside_a_loss_scale_optimizer_counts():
     """The user's own, and the one that the policy `mixed_float16` makes."""
 
     def optimizer(schedule):
         inner = keras.optimizers.SGD(schedule)
         return keras.optimizers.LossScaleOptimizer(inner, initial_scale=8.0)
 
-    arguments = {"batch_size": BATCH_SIZE, "callbacks": [callback()]}
+    arguments = {"batch_size": BATCH_SIZE, "callbacks": [PlateauDecay("loss", patience=99)]}
     assert length_of_epoch(*data(), optimizer=optimizer, **arguments) == STEPS_PER_EPOCH
     policy = keras.mixed_precision.dtype_policy()
     try:
         keras.mixed_precision.set_dtype_policy("mixed_float16")
-        arguments["callbacks"] = [callback()]
+        arguments["callbacks"] = [PlateauDecay("loss", patience=99)]
         assert length_of_epoch(*data(), **arguments) == STEPS_PER_EPOCH
     finally:
         keras.mixed_precision.set_dtype_policy(policy)
@@ -415,15 +410,14 @@ def test_a_rate_before_the_number_is_known_is_an_error_with_both_ways_out(make):
 
 
 @pytest.mark.any_keras
-@callbacks
-def test_two_boundaries_on_one_step_are_an_error_whenever_fit_knows(callback):
+def test_two_boundaries_on_one_step_are_an_error_whenever_fit_knows():
     """Nothing is left of such a `fit`; one of longer epochs may follow."""
     schedule = JoinedSchedule([0.1, decay(), 0.2], [0.3, 0.35])
     network = model(schedule)
     for _ in range(2):
         with pytest.raises(ValueError, match=r"with 4 steps in an epoch they are the steps \[1, 1"):
-            fit(network, [callback()], epochs=1)
+            fit(network, [LearningRateLogger()], epochs=1)
     x, y = data()
-    network.fit(x, y, batch_size=1, verbose=0, callbacks=[callback()])
+    network.fit(x, y, batch_size=1, verbose=0, callbacks=[LearningRateLogger()])
     assert attached_to(network.optimizer).state.clock.steps_per_epoch == len(x)
     assert counting_epochs(schedule) == [schedule, schedule.schedules[1]]

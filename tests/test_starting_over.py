@@ -133,7 +133,7 @@ def test_a_loop_of_ones_own_has_no_loss_to_compare():
         np.testing.assert_array_equal(mine, theirs)
 
 
-@pytest.mark.parametrize("steps", [1, 3, 5, 9])
+@pytest.mark.parametrize("steps", [3, 5])
 def test_a_run_that_was_killed_goes_back_to_the_same_start(steps, tmp_path):
     """Killed before and after the first observation: the start is in the file."""
     network = model(NOTHING)

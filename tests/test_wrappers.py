@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from types import SimpleNamespace
 
 import keras
@@ -182,18 +181,16 @@ def test_gradient_accumulation_keeps_the_steps_of_an_epoch():
             {"steps_per_execution": 2},
             marks=pytest.mark.skipif(BACKEND == "torch", reason="Keras refuses it on torch"),
         ),
-        {"jit_compile": True},
+        pytest.param(
+            {"jit_compile": True},
+            marks=pytest.mark.skipif(BACKEND == "torch", reason="`test_dynamo` has it"),
+        ),
         {"run_eagerly": True},
     ],
     ids=lambda arguments: next(iter(arguments)),
 )
-def test_every_way_to_run_a_step_trains_alike(arguments, monkeypatch):
+def test_every_way_to_run_a_step_trains_alike(arguments):
     """The weights are those of the default way."""
-    if BACKEND == "torch":
-        # torch's default compiler needs a C++ compiler, which not every machine has.
-        import torch
-
-        monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     history, network = rates_and_weights(keras.optimizers.SGD(decay(), momentum=0.9), **arguments)
     np.testing.assert_allclose(history["learning_rate"], EXPECTED, rtol=1e-6)
     _, reference = rates_and_weights(keras.optimizers.SGD(decay(), momentum=0.9))
@@ -221,12 +218,14 @@ def test_dynamo_compiles_the_schedules_without_a_break(milestones):
     np.testing.assert_allclose(keras.ops.convert_to_numpy(function(steps)), before / 2, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [{"use_ema": True, "ema_overwrite_frequency": 4}, {"weight_decay": 0.01}, {"clipnorm": 1.0}],
-    ids=lambda arguments: next(iter(arguments)),
+@cases(
+    "kind, arguments",
+    {
+        "decay": ("AdamW", {"weight_decay": 0.01}),
+        "average": ("SGD", {"use_ema": True, "ema_overwrite_frequency": 4}),
+        "norm": ("SGD", {"clipnorm": 1.0}),
+    },
 )
-@pytest.mark.parametrize("kind", ["SGD", "AdamW"])
 def test_the_optimizers_other_options_see_the_scaled_rate(kind, arguments):
     """The weights are those of a run whose float rate was set by hand before each epoch."""
     make = getattr(keras.optimizers, kind)
