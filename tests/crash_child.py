@@ -14,7 +14,7 @@ from support import STEPS_PER_EPOCH, data, fit, model
 from keras_decay import PlateauDecay, StepDecay
 
 RATES = {"float": 0.1, "schedule": StepDecay(0.1, 0.9, 3, steps_per_epoch=STEPS_PER_EPOCH)}
-EPOCHS = 12
+EPOCHS = 8
 
 
 class Record(keras.callbacks.Callback):

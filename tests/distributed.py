@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -96,23 +97,33 @@ def records_of(script, scenario, folder, **arguments):
     return [{record["name"]: record for record in process.records} for process in together]
 
 
-def killed_and_started_again(script, folder, epochs, error):
+class StartedAgain(NamedTuple):
+    """What two processes did: of the run that one of them was killed in, the last record of each,
+    with the rates of all epochs, whoever trained them; and the records of the scenario after it, by
+    name, a pair."""
+
+    ends: list
+    records: dict
+
+
+def killed_and_started_again(script, scenario, folder, epochs, error):
     """Two processes that run the scenario `backup`: one is killed, which ends the other by
     itself, with one of the words of `error`. Then both start again, from what the first one
-    alone has written.
-
-    Returns of each the last record, with the rates of all epochs, whoever trained them.
-    """
+    alone has written, and when they have ended it run another scenario."""
+    (folder / "backup").mkdir()
     survivor, killed = run_together(script, "backup", folder, timeout=TIMEOUT, kill=(1, 2))
     assert killed.status == -9, killed.errors
     assert 1 < len(killed.records) < epochs
     assert survivor.status not in (0, -9)
     assert any(word in survivor.errors for word in error)
-    ends = []
-    for process in run_together(script, "backup", folder, timeout=TIMEOUT):
+    ends, named = [], []
+    for process in run_together(script, f"backup {scenario}", folder, timeout=TIMEOUT):
         assert process.status == 0, process.errors
-        assert min(record["epoch"] for record in process.records) > 0
-        by_epoch = {record["epoch"]: record for record in [*killed.records, *process.records]}
+        again = [record for record in process.records if "epoch" in record]
+        assert min(record["epoch"] for record in again) > 0
+        by_epoch = {record["epoch"]: record for record in [*killed.records, *again]}
         rates = [rate for epoch in range(epochs) for rate in by_epoch[epoch]["rates"]]
         ends.append({**by_epoch[epochs - 1], "rates": rates})
-    return ends
+        named.append({each["name"]: each for each in process.records if "name" in each})
+    first, second = named
+    return StartedAgain(ends, {name: (first[name], second.get(name)) for name in first})

@@ -126,12 +126,15 @@ def model_parallel():
 
 def devices(folder):
     """One process, several devices. `one.keras` in the folder was trained on one."""
-    for distribution in (model_parallel, data_parallel):
+    for distribution, before, within in (
+        (model_parallel, "float", ("step",)),
+        (data_parallel, "step", ("float", "warmup")),
+    ):
         keras.distribution.set_distribution(None)
-        early = {f"early {name}": PlateauScale(RATES[name]()) for name in ("float", "step")}
+        early = PlateauScale(RATES[before]())
         keras.distribution.set_distribution(distribution())
-        rates = {name: build() for name, build in RATES.items()}
-        for name, rate in {**rates, **early}.items():
+        rates = {name: RATES[name]() for name in within}
+        for name, rate in {**rates, f"early {before}": early}.items():
             model = network(rate)
             with jax_compilations("train_step") as compilations:
                 record = train(model, [plateau()])
@@ -155,13 +158,16 @@ def devices(folder):
     model = network(RATES["step"]())
     train(model, [plateau()], epochs=HALF)
     model.save(folder / "several.keras")
-    for file in ("one", "several"):
-        for callback in (plateau(), LearningRateLogger()):
-            model = keras.models.load_model(folder / f"{file}.keras")
-            loaded = result(model)
-            record = train(model, [callback], initial_epoch=HALF)
-            name = f"{file} on with {type(callback).__name__}"
-            emit({"name": name, "loaded": loaded["next"], **record})
+    for file, callback in (
+        ("one", plateau()),
+        ("several", plateau()),
+        ("several", LearningRateLogger()),
+    ):
+        model = keras.models.load_model(folder / f"{file}.keras")
+        loaded = result(model)
+        record = train(model, [callback], initial_epoch=HALF)
+        name = f"{file} on with {type(callback).__name__}"
+        emit({"name": name, "loaded": loaded["next"], **record})
 
     for seed, epochs in ((0, HALF), (1, EPOCHS)):
         backup = keras.callbacks.BackupAndRestore(folder / "backup", delete_checkpoint=False)
@@ -190,8 +196,7 @@ class Alone(keras.callbacks.Callback):
 def processes(folder):
     """Several processes with several devices each."""
     keras.distribution.set_distribution(data_parallel())
-    for name in ("float", "warmup"):
-        emit({"name": name, **train(network(RATES[name]()), [plateau()])})
+    emit({"name": "warmup", **train(network(RATES["warmup"]()), [plateau()])})
     emit({"name": "step by fit", **train(network(step_by_fit()), [plateau()])})
     model = network(RATES["step"](), steps_per_execution=2)
     emit({"name": "two steps an execution", **train(model, [plateau()])})
@@ -236,6 +241,7 @@ class BackupByTheFirst(keras.callbacks.BackupAndRestore):
 def backup(folder):
     """A run of several processes that is to be killed, and then started again."""
     keras.distribution.set_distribution(data_parallel())
+    folder = folder / "backup"
     started_before = any(folder.iterdir())
     restore = BackupByTheFirst(folder, delete_checkpoint=False)
     train(network(RATES["step"](), seed=started_before), [plateau(), Record(), restore])
@@ -253,4 +259,5 @@ if __name__ == "__main__":
             heartbeat_timeout_seconds=5,
         )
     scenarios = {"devices": devices, "processes": processes, "backup": backup}
-    scenarios[sys.argv[1]](Path(sys.argv[2]))
+    for name in sys.argv[1].split():
+        scenarios[name](Path(sys.argv[2]))

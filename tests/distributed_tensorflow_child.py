@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import keras
@@ -146,8 +147,7 @@ def devices(folder):
     """One process, two devices. `one.keras` in the folder was trained on one."""
     strategy = two_devices()
     early = PlateauScale(0.05)
-    rates = {name: RATES[name] for name in ("float", "constant", "warmup")}
-    for name, rate in {**rates, "early constant": lambda: early}.items():
+    for name, rate in {"float": RATES["float"], "early constant": lambda: early}.items():
         emit({"name": name, **train(network(rate, strategy), strategy, [loss_plateau()])})
 
     callback = loss_plateau()
@@ -193,9 +193,15 @@ class SecondAlone(keras.callbacks.Callback):
             self.change()
 
 
+@cache
+def of_all_workers():
+    """The strategy, of which a process can have one."""
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
 def workers(folder):
     """Several processes."""
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    strategy = of_all_workers()
     model = network(RATES["warmup"], strategy)
     emit({"name": "warmup", **train(model, strategy, [loss_plateau()], validation_data=data(1))})
 
@@ -240,7 +246,8 @@ class BackupByTheFirst(keras.callbacks.BackupAndRestore):
 
 def backup(folder):
     """A run of several processes that is to be killed, and then started again."""
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    strategy = of_all_workers()
+    folder = folder / "backup"
     started_before = any(folder.iterdir())
     restore = BackupByTheFirst(folder, delete_checkpoint=False)
     model = network(RATES["step"], strategy, seed=started_before)
@@ -250,4 +257,5 @@ def backup(folder):
 if __name__ == "__main__":
     warnings_are_errors()
     scenarios = {"devices": devices, "workers": workers, "backup": backup}
-    scenarios[sys.argv[1]](Path(sys.argv[2]))
+    for name in sys.argv[1].split():
+        scenarios[name](Path(sys.argv[2]))

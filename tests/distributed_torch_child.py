@@ -127,9 +127,10 @@ class Alone(keras.callbacks.Callback):
 
 def several(folder):
     own = ROWS[RANK]
-    for name, build in RATES.items():
-        emit({"name": f"loop {name}", **loop(network(build()), plateau())})
-        emit({"name": f"fit {name}", **fit(network(build()), [plateau()])})
+    for name in ("constant", "step"):
+        emit({"name": f"loop {name}", **loop(network(RATES[name]()), plateau())})
+    for name in ("float", "warmup"):
+        emit({"name": f"fit {name}", **fit(network(RATES[name]()), [plateau()])})
     emit({"name": "fit step by fit", **fit(network(step_by_fit()), [plateau()])})
     emit({"name": "every", **inside_epochs()})
     for name, run in (
@@ -169,6 +170,7 @@ def several(folder):
 def backup(folder):
     """A run that is to be killed, and then started again. The first process alone writes the
     backup; all restore it."""
+    folder = folder / "backup"
     started_before = any(folder.iterdir())
     restore = keras.callbacks.BackupAndRestore(
         folder, save_freq="epoch" if RANK == 0 else sys.maxsize, delete_checkpoint=False
@@ -179,5 +181,6 @@ def backup(folder):
 if __name__ == "__main__":
     warnings_are_errors()
     distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
-    {"several": several, "backup": backup}[sys.argv[1]](Path(sys.argv[2]))
+    for name in sys.argv[1].split():
+        {"several": several, "backup": backup}[name](Path(sys.argv[2]))
     distributed.destroy_process_group()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import keras
 import numpy as np
-import pytest
-from support import weight
+from support import cases, weight
 
 from keras_decay import LearningRateLogger, PlateauDecay
 
@@ -15,9 +14,7 @@ def waiting(**arguments):
     return PlateauDecay(**{"factor": 0.5, "patience": 99, **arguments})
 
 
-each_callback = pytest.mark.parametrize(
-    "callback", [waiting, LearningRateLogger], ids=["plateau", "logger"]
-)
+each_callback = cases("callback", {"plateau": waiting, "logger": LearningRateLogger})
 
 
 class Rates(keras.callbacks.Callback):

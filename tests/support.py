@@ -121,6 +121,16 @@ class Measure(keras.callbacks.Callback):
         self.trained.append((self.before - weight(self.model)) / self.steps)
 
 
+def cases(names, values, *, oldest=1):
+    """Parametrizes over a dict of cases; the oldest versions take the first ones only."""
+    parameters = []
+    for name, value in values.items():
+        marks = [pytest.mark.any_keras] if len(parameters) >= oldest else []
+        several = value if "," in names else (value,)
+        parameters.append(pytest.param(*several, id=name, marks=marks))
+    return pytest.mark.parametrize(names, parameters)
+
+
 new_keras = pytest.mark.skipif(
     not hasattr(keras.optimizers, "MultiOptimizer"), reason="old Keras does otherwise"
 )

@@ -20,7 +20,10 @@ from keras_decay import (
     StepDecay,
 )
 
-pytestmark = pytest.mark.skipif(BACKEND != "torch", reason="the others compile their steps")
+pytestmark = [
+    pytest.mark.any_keras,
+    pytest.mark.skipif(BACKEND != "torch", reason="the others compile their steps"),
+]
 
 
 def step_decay(**arguments):

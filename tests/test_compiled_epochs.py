@@ -21,6 +21,9 @@ from keras_decay import (
     StepDecay,
 )
 
+# Counted in the steps that a new Keras compiles.
+pytestmark = pytest.mark.any_keras
+
 MAKERS = {
     "step": lambda **steps: StepDecay(0.1, 0.5, 2, **steps),
     "inverse": lambda **steps: InverseTimeDecay(0.1, 1.0, **steps),

@@ -7,7 +7,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import (
     BACKEND,
@@ -33,8 +33,13 @@ from keras_decay import (
     StepDecay,
 )
 
+# The same operations as in `test_schedules`, which the oldest versions run.
+pytestmark = pytest.mark.any_keras
+
 LAST_STEP = 2**31 - 2
 
+# Each of them is compiled.
+few_examples = settings(max_examples=25)
 evaluations = pytest.mark.parametrize("evaluate", [on_host, in_step], ids=["host", "compiled"])
 keras_schedules = keras.optimizers.schedules
 
@@ -83,6 +88,7 @@ def test_a_warmup_of_no_epochs_is_the_schedule(evaluate):
 
 
 @evaluations
+@few_examples
 @given(
     st.lists(st.integers(1, 500), min_size=1, max_size=5, unique=True).map(sorted),
     st.integers(1, 1_000_003),
@@ -349,6 +355,7 @@ def test_one_schedule_may_stand_alone():
 
 
 @evaluations
+@few_examples
 @given(st.floats(0, 20), st.integers(1, 1000))
 def test_a_warmup_of_parts_of_an_epoch_ends_at_the_nearest_step(
     evaluate, warmup_epochs, steps_per_epoch

@@ -17,12 +17,11 @@ import numpy as np
 import pytest
 from crash_child import EPOCHS, RATES, train
 from processes import environment
-from support import fit, model
+from support import BACKEND, fit, model
 
 from keras_decay import PlateauDecay
 
 CHILD = Path(__file__).with_name("crash_child.py")
-KILLS = 3
 TIMEOUT = 120
 
 has_double_checkpoint = pytest.mark.skipif(
@@ -62,8 +61,8 @@ def run(arguments, lines, kill_at=None, delay=0.0):
 
 @has_double_checkpoint
 def test_a_killed_run_that_is_started_again_is_the_uninterrupted_run(tmp_path):
-    """Rate, best, wait, scale and weights of every epoch, whatever the moment of the kill, at a
-    float rate and then over a schedule.
+    """Rate, best, wait, scale and weights of every epoch, whatever the moment of the kill: one in
+    the run at a float rate, one in that over a schedule.
 
     Keras writes the two files of a backup one after the other, in place. A kill inside that
     moment leaves files that do not fit together; then the next start stops with an error, and
@@ -74,21 +73,24 @@ def test_a_killed_run_that_is_started_again_is_the_uninterrupted_run(tmp_path):
         train(rate, expected.append)
     backup, lines = tmp_path / "backup", tmp_path / "lines"
     arguments = [str(backup), str(lines)]
-    moments = random.Random(0)
-    status, errors, kills, starts = None, "", 0, 0
+    # Each backend is killed at other moments.
+    moments = random.Random(BACKEND)
+    # In the first half of each run, for the kill to come before its end.
+    due = [number * EPOCHS + moments.randint(1, EPOCHS // 2 - 1) for number in range(len(RATES))]
+    status, errors, starts = None, "", 0
     while status != 0:
         starts += 1
-        assert starts < 3 * KILLS, errors
-        kill_at, delay = None, 0.0
-        if kills < KILLS:
-            kill_at, delay = moments.randint(2, 7), moments.uniform(0, 0.05)
-        status, errors = run(arguments, lines, kill_at, delay)
-        kills += status == -signal.SIGKILL
+        assert starts < 3 * len(RATES), errors
+        ended = len(set(lines.read_text().splitlines())) if lines.exists() else 0
+        kill_at = max(due[0] - ended, 1) if due else None
+        status, errors = run(arguments, lines, kill_at, moments.uniform(0, 0.05))
+        if status == -signal.SIGKILL:
+            del due[0]
         if status > 0:  # Not killed: the files do not fit together.
             reading = "backup_and_restore.py"
             assert reading in errors or "is trained a second time" in errors, errors
             recover(max(backup.iterdir(), key=lambda folder: folder.stat().st_mtime))
-    assert kills == KILLS
+    assert not due
     actual = {}
     for line in lines.read_text().splitlines():
         record = json.loads(line)

@@ -15,7 +15,6 @@ from distributed import (
     assert_weights,
     killed_and_started_again,
     plateau,
-    records_of,
     strict_plateau,
 )
 from support import BACKEND
@@ -44,14 +43,21 @@ def in_one_process(rate):
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory):
+def started_again(tmp_path_factory):
+    """Two processes, one of which was killed in its first start."""
+    folder = tmp_path_factory.mktemp("two")
+    return killed_and_started_again(CHILD, "several", folder, EPOCHS, error=["Connection"])
+
+
+@pytest.fixture(scope="module")
+def two_processes(started_again):
     """The records of two processes: by name, a pair."""
-    first, second = records_of(CHILD, "several", tmp_path_factory.mktemp("two"))
-    return {name: (record, second.get(name)) for name, record in first.items()}
+    return started_again.records
 
 
-@pytest.mark.parametrize("rate", RATES)
-@pytest.mark.parametrize("run", ["loop", "fit"])
+@pytest.mark.parametrize(
+    ("run", "rate"), [("loop", "constant"), ("loop", "step"), ("fit", "float"), ("fit", "warmup")]
+)
 def test_two_processes_follow_the_rates_of_one(two_processes, run, rate):
     """Each trains and validates on its own half; the mean of what they observe is what one
     process would."""
@@ -103,9 +109,9 @@ def test_a_process_that_falls_silent_is_an_error_in_the_time_of_the_group(two_pr
     assert 3.5 < waiting["seconds"] < 7.5
 
 
-def test_two_processes_that_were_killed_go_on_as_if_they_had_not_been(tmp_path):
+def test_two_processes_that_were_killed_go_on_as_if_they_had_not_been(started_again):
     """From what the first one alone has written."""
-    for end in killed_and_started_again(CHILD, tmp_path, EPOCHS, error=["Connection"]):
+    for end in started_again.ends:
         assert_same(end, in_one_process("step"))
 
 

@@ -7,7 +7,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from internals import COUNTER, rate_of
 from support import (
@@ -31,14 +31,20 @@ from keras_decay import (
     ProductSchedule,
 )
 
+# The same operations as in `test_schedules`, which the oldest versions run.
+pytestmark = pytest.mark.any_keras
+
 LAST_STEP = 2**31 - 2
 STEPS = {"steps_per_epoch": STEPS_PER_EPOCH}
 TABLE = [0.1, 0.3, 0.0, 0.05]
 
+# Each of them is compiled.
+few_examples = settings(max_examples=25)
 evaluations = pytest.mark.parametrize("evaluate", [on_host, in_step], ids=["host", "compiled"])
 
 
 @evaluations
+@few_examples
 @given(
     st.lists(st.floats(0, 1e3, width=32), min_size=1, max_size=50),
     st.integers(1, 2_000_003),

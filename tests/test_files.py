@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 from internals import inner_optimizers, schedule_of
-from support import BACKEND, STEPS_PER_EPOCH, fit, model, number, on_host
+from support import BACKEND, STEPS_PER_EPOCH, cases, fit, model, number, on_host
 
 from keras_decay import InverseTimeDecay, PlateauDecay, PlateauScale, StepDecay
 
@@ -21,13 +21,15 @@ BREAK = 5
 
 LEARNING_RATES = {
     "float": lambda: 0.1,
-    "constant": lambda: PlateauScale(0.1),
     "schedule": lambda: StepDecay(0.1, 0.8, 3, steps_per_epoch=STEPS_PER_EPOCH),
+    "constant": lambda: PlateauScale(0.1),
     "keras": lambda: keras.optimizers.schedules.ExponentialDecay(0.1, 7, 0.8),
 }
-every_rate = pytest.mark.parametrize("rate", LEARNING_RATES.values(), ids=LEARNING_RATES)
-schedules = pytest.mark.parametrize(
-    "rate", list(LEARNING_RATES.values())[1:], ids=list(LEARNING_RATES)[1:]
+every_rate = cases("rate", LEARNING_RATES, oldest=2)
+schedules = cases("rate", dict(list(LEARNING_RATES.items())[1:]))
+# A float lives in a variable, a schedule in the config: the two ways through every kind of file.
+both_kinds = pytest.mark.parametrize(
+    "rate", list(LEARNING_RATES.values())[:2], ids=list(LEARNING_RATES)[:2]
 )
 
 
@@ -75,7 +77,7 @@ def assert_same(actual, expected):
         np.testing.assert_allclose(actual[name], expected[name], rtol=1e-5, atol=1e-7, err_msg=name)
 
 
-@every_rate
+@both_kinds
 def test_a_second_fit_goes_on(rate):
     """The same optimizer, a new callback object."""
     assert_same(second_part(first_part(rate)), uninterrupted(rate))
@@ -137,12 +139,13 @@ def test_of_a_float_a_legacy_model_file_keeps_the_rate(tmp_path):
     assert number(loaded.optimizer.learning_rate) == number(network.optimizer.learning_rate) < 0.1
 
 
-@every_rate
-@pytest.mark.parametrize("weights_only", [False, True], ids=["model", "weights"])
+@pytest.mark.parametrize(
+    ("rate", "weights_only"),
+    [(LEARNING_RATES["float"], True), (LEARNING_RATES["schedule"], False)],
+    ids=["weights", "model"],
+)
 def test_a_checkpoint_of_mid_training_goes_on(rate, weights_only, tmp_path):
     """`ModelCheckpoint` at the epoch of the break, from a run that went on after it."""
-    if not weights_only and isinstance(rate(), float):
-        pytest.skip("the documented exception, tested above")
     name = "{epoch}.weights.h5" if weights_only else "{epoch}.keras"
     checkpoint = keras.callbacks.ModelCheckpoint(
         tmp_path / name, save_weights_only=weights_only, monitor="loss"
@@ -192,13 +195,17 @@ def wrapped_uninterrupted(kind, rate):
         ),
     ],
 )
-@pytest.mark.parametrize("file", ["model.keras", "model.weights.h5"])
-@every_rate
-def test_wrapped_optimizers_go_on_too(kind, file, rate, tmp_path):
+@pytest.mark.parametrize(
+    ("rate", "file"),
+    [
+        (LEARNING_RATES["float"], "model.weights.h5"),
+        (LEARNING_RATES["schedule"], "model.keras"),
+        pytest.param(LEARNING_RATES["schedule"], "model.weights.h5", marks=pytest.mark.any_keras),
+    ],
+    ids=["float in weights", "schedule in model", "schedule in weights"],
+)
+def test_wrapped_optimizers_go_on_too(kind, rate, file, tmp_path):
     """One memory for all inner optimizers, whole models and weights."""
-    if file == "model.keras" and isinstance(rate(), float):
-        pytest.skip("the documented exception, tested above")
-
     network = model(optimizer=wrapped(kind, rate))
     fit(network, [plateau()], epochs=BREAK, values=VALUES)
     again = plateau()
@@ -232,7 +239,7 @@ orbax_warnings = pytest.mark.filterwarnings("ignore:Sharding info not provided:U
 
 
 @orbax_warnings
-@schedules
+@pytest.mark.parametrize("rate", [LEARNING_RATES["schedule"]], ids=["schedule"])
 def test_a_model_loaded_from_an_orbax_checkpoint_goes_on(rate, tmp_path):
     """Its config holds the schedule with scale and memory. (Keras finds the optimizer's own
     state by automatic names, and so only in a fresh process.)"""
@@ -257,7 +264,7 @@ def test_a_float_rate_loaded_from_an_orbax_checkpoint_has_no_memory(tmp_path):
 
 
 @orbax_warnings
-@every_rate
+@both_kinds
 def test_weights_from_an_orbax_checkpoint_bring_no_memory(rate, tmp_path):
     """Orbax keeps variables only: the README says to use `load_model`."""
     orbax(tmp_path / "orbax", rate)
@@ -290,8 +297,16 @@ def interrupted(rate, callbacks, crash):
     return outcome(network, callback, history)
 
 
-@every_rate
-@pytest.mark.parametrize("batch", [0, 2], ids=["between", "within"])
+@pytest.mark.parametrize(
+    ("rate", "batch"),
+    [
+        (LEARNING_RATES["float"], 0),
+        (LEARNING_RATES["float"], 2),
+        (LEARNING_RATES["schedule"], 2),
+        pytest.param(LEARNING_RATES["keras"], 0, marks=pytest.mark.any_keras),
+    ],
+    ids=["float between", "float within", "schedule within", "keras between"],
+)
 def test_backup_and_restore_goes_on(rate, batch, tmp_path):
     """A crash between two epochs or within one: the epoch is done again from its beginning."""
 
@@ -302,7 +317,7 @@ def test_backup_and_restore_goes_on(rate, batch, tmp_path):
     assert_same(actual, uninterrupted(rate))
 
 
-@every_rate
+@both_kinds
 def test_a_backup_within_an_epoch_keeps_the_memory(rate, tmp_path):
     """`save_freq=int`: Keras repeats the epoch with its steps counted on; the memory is that
     of the epochs that ended."""
@@ -317,7 +332,8 @@ def test_a_backup_within_an_epoch_keeps_the_memory(rate, tmp_path):
         assert actual[name] == expected[name]
 
 
-@every_rate
+@pytest.mark.any_keras
+@both_kinds
 def test_listed_after_the_backup_it_warns_at_resume(rate, tmp_path):
     """The backup of an epoch was made before the plateau saw it: one observation is lost."""
 
@@ -334,6 +350,7 @@ def test_listed_after_the_backup_it_warns_at_resume(rate, tmp_path):
         assert actual[name] == value
 
 
+@pytest.mark.any_keras
 def test_listed_after_a_checkpoint_of_the_whole_model_it_warns_at_resume(tmp_path):
     """The model of an epoch was saved before the plateau saw it, as above."""
     checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "model.keras")
@@ -441,6 +458,7 @@ def test_an_unknown_number_in_a_state_is_an_error():
         PlateauScale(0.1, state={"later": 1})
 
 
+@pytest.mark.any_keras
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -505,7 +523,7 @@ def test_restored_weights_are_the_best_ones_and_momentum_begins_from_zero():
     assert not any(each.any() for each in momentum)
 
 
-@every_rate
+@both_kinds
 def test_the_best_weights_survive_a_crash(rate, tmp_path):
     """They are in the backup, so that a later reduction finds them."""
     values = [1.0, 2.0, 2.0, 2.0, 2.0]
@@ -536,6 +554,7 @@ def test_without_best_weights_a_reduction_restores_nothing_and_says_so(tmp_path)
     assert callback.state["reductions"] == 1
 
 
+@pytest.mark.any_keras
 def test_best_weights_are_not_those_of_an_older_best_value():
     """A callback that keeps no weights has seen a better value in between."""
     network = model(0.1)
@@ -569,6 +588,7 @@ def test_of_a_plateau_a_tensorflow_checkpoint_keeps_the_rate_of_a_float_alone(
     assert callback.state["best"] is None
 
 
+@pytest.mark.any_keras
 @pytest.mark.parametrize("rate", [lambda: 0.1, lambda: PlateauScale(0.1)], ids=["float", "scale"])
 def test_training_stops_when_a_reduction_is_due_at_the_floor(rate):
     """Not when the floor is reached: the epochs at the floor get their chance."""
@@ -577,6 +597,7 @@ def test_training_stops_when_a_reduction_is_due_at_the_floor(rate):
     np.testing.assert_allclose(history["learning_rate"], [0.1] * 3 + [0.05] * 2, rtol=1e-6)
 
 
+@pytest.mark.any_keras
 def test_a_smooth_schedule_at_its_floor_stops_too():
     """The rate that counts is the effective one, schedule and scale together."""
     schedule = InverseTimeDecay(0.1, 100.0, steps_per_epoch=STEPS_PER_EPOCH, min_learning_rate=0.01)

@@ -14,6 +14,9 @@ from support import data, fit, model, number
 
 from keras_decay import LearningRateLogger, PlateauDecay, StepDecay
 
+# What a callback knows of its own `fit`s.
+pytestmark = pytest.mark.any_keras
+
 
 class Meanwhile(keras.callbacks.Callback):
     """Does something in another thread at the beginning of an epoch, and waits for it."""

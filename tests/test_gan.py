@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras.ops import convert_to_numpy
-from support import BACKEND, number
+from support import BACKEND, cases, number
 
 from keras_decay import LearningRateLogger, PlateauDecay, StepDecay
 
@@ -18,10 +18,10 @@ NAMES = ("d_optimizer", "g_optimizer")
 # One improves all the time, the other never.
 VALUES = {"d_loss": [1.0] * 8, "g_loss": [8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]}
 RATES = {
-    "float": lambda: 0.1,
     "schedule": lambda: StepDecay(0.1, 0.5, 2, steps_per_epoch=STEPS),
+    "float": lambda: 0.1,
 }
-every_rate = pytest.mark.parametrize("rate", RATES.values(), ids=RATES)
+every_rate = cases("rate", RATES)
 
 
 class Gan(keras.Model):
@@ -130,6 +130,7 @@ def test_each_optimizer_has_its_own_plateau_rate_and_log(rate):
     assert (d.state["best"], g.state["best"]) == (1.0, 3.0)
 
 
+@pytest.mark.any_keras
 @every_rate
 def test_it_trains_at_these_rates(rate):
     """The weights are those of a run whose float rates were set by hand before each epoch."""
@@ -143,6 +144,7 @@ def test_it_trains_at_these_rates(rate):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.any_keras
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="torch traces nothing here")
 def test_two_plateaus_trace_the_step_no_more_than_none():
     """In two calls of `fit`, with reductions in both."""
@@ -210,6 +212,7 @@ def test_two_plateaus_on_one_of_the_optimizers_are_an_error():
         fit(network, [*plateaus(), plateaus()[0]], 1)
 
 
+@pytest.mark.any_keras
 def test_an_optimizer_that_trains_nothing_is_one_warning():
     """Keras gives a model that was compiled without one an optimizer that never steps."""
     match = r'taken no step in this epoch.*optimizer="g_optimizer"'
@@ -257,6 +260,7 @@ def test_a_logger_counts_and_logs_for_every_optimizer_of_the_model():
         assert number(getattr(network, name).learning_rate) == pytest.approx(0.0125)
 
 
+@pytest.mark.any_keras
 def test_a_logger_beside_plateaus_that_name_their_optimizers_is_silent():
     """A user who names the optimizers knows of the one that takes no step."""
     fit(gan(RATES["float"]), [*plateaus(), LearningRateLogger()], 2)
@@ -274,6 +278,7 @@ class Spoil(keras.callbacks.Callback):
             logs["d_loss"] = float("nan")
 
 
+@pytest.mark.any_keras
 def test_going_back_takes_all_optimizers_of_the_model_along():
     """A momentum that stayed NaN would spoil the weights again."""
     network = gan(RATES["float"])

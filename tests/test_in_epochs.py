@@ -23,6 +23,9 @@ from keras_decay import (
     StepDecay,
 )
 
+# The same operations as in `test_schedules`, which the oldest versions run.
+pytestmark = pytest.mark.any_keras
+
 LAST_STEP = 2**31 - 1
 schedules = keras.optimizers.schedules
 ways = pytest.mark.parametrize("rates", [on_host, in_step], ids=["on the host", "in the step"])

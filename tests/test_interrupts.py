@@ -6,7 +6,6 @@ import contextlib
 import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 from support import BACKEND, measuring, weight
@@ -14,15 +13,16 @@ from support import BACKEND, measuring, weight
 import keras_decay
 from keras_decay import PlateauDecay, StepDecay
 
+# Lines of our own.
+pytestmark = pytest.mark.any_keras
+
 PACKAGE = str(Path(keras_decay.__file__).parent)
 RATE, FACTOR = 0.125, 0.5
-OLD = not hasattr(keras.optimizers, "MultiOptimizer")
 # The lines are those of all backends: each third one here, and the others on the other two.
 FIRST, EVERY = 1 + ("tensorflow", "jax", "torch").index(BACKEND), 3
 KINDS = {
-    "float": (lambda: RATE, {}),
     "schedule": (lambda: StepDecay(RATE, 0.5, 10**6, steps_per_epoch=1), {}),
-    "weights": (lambda: RATE, {"restore_best_weights": True}),
+    "float and weights": (lambda: RATE, {"restore_best_weights": True}),
 }
 
 
@@ -76,8 +76,6 @@ def test_an_interrupt_at_any_line_of_a_reduction_leaves_nothing_half_done(kind):
     of reductions say the same, and best weights are restored with it or not at all."""
     make, arguments = KINDS[kind]
     model = measuring(make())
-    # Old versions of Keras trace their step anew at each `train_on_batch` on TensorFlow.
-    model.run_eagerly = OLD and BACKEND == "tensorflow"
     untouched = model.get_weights()
 
     def run(interrupt):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from support import BACKEND, new_keras, number
+from support import BACKEND, number
 
 from keras_decay import (
     InverseTimeDecay,
@@ -17,7 +17,7 @@ from keras_decay import (
 from keras_decay.schedules import _base
 
 pytestmark = [
-    new_keras,
+    pytest.mark.any_keras,
     pytest.mark.skipif(
         BACKEND == "tensorflow", reason="its counter has 64 bits, which no training fills"
     ),

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# Pages, which are the same on all versions.
+pytestmark = pytest.mark.any_keras
+
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "notebooks" / "guide").glob("*.md")), *NOTEBOOKS]

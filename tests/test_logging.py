@@ -10,7 +10,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from support import BACKEND, BATCH_SIZE, STEPS_PER_EPOCH, data, fit, model, new_keras, on_host
+from support import BACKEND, BATCH_SIZE, STEPS_PER_EPOCH, cases, data, fit, model, on_host
 
 from keras_decay import (
     InverseTimeDecay,
@@ -158,7 +158,7 @@ SCALES = np.repeat([1.0, 1.0, 0.5], STEPS_PER_EPOCH)
 STEP_RATES = on_host(SCHEDULE, range(3 * STEPS_PER_EPOCH)) * SCALES
 
 
-@new_keras
+@pytest.mark.any_keras
 @tensorboard
 @pytest.mark.parametrize("update_freq", ["batch", 1])
 def test_tensorboard_writes_the_rate_of_each_batch(tmp_path, update_freq):
@@ -210,11 +210,20 @@ RATES_OF_STEPS = {
 }
 
 
-@pytest.mark.parametrize("every", [1, 2, 3, 99])
-@pytest.mark.parametrize(("rate", "expected"), RATES_OF_STEPS.values(), ids=RATES_OF_STEPS)
-def test_every_nth_batch_of_the_run_has_the_rate_of_its_step(rate, expected, every):
+@cases(
+    "name, every",
+    {
+        "schedule 1": ("schedule", 1),
+        "schedule 3": ("schedule", 3),
+        "float 2": ("float", 2),
+        "constant 99": ("constant", 99),
+    },
+    oldest=2,
+)
+def test_every_nth_batch_of_the_run_has_the_rate_of_its_step(name, every):
     """Counted from 1, over the epochs; nothing is read for it, and the epoch's own rate is as
     ever."""
+    rate, expected = RATES_OF_STEPS[name]
     logger, batches = Unread(every=every), BatchLogs()
     callbacks = [PlateauDecay(patience=1, factor=0.5), logger, batches]
     history = fit(model(rate), callbacks, epochs=3, values=[1.0] * 3)
@@ -227,7 +236,7 @@ def test_every_nth_batch_of_the_run_has_the_rate_of_its_step(rate, expected, eve
     np.testing.assert_allclose(history["learning_rate"], last, rtol=1e-6)
 
 
-@new_keras
+@pytest.mark.any_keras
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras on torch has no `steps_per_execution`")
 def test_of_several_steps_in_one_execution_the_last_is_logged():
     """Keras calls the callback once per execution."""
@@ -239,6 +248,7 @@ def test_of_several_steps_in_one_execution_the_last_is_logged():
     np.testing.assert_allclose(list(batches.rates.values()), on_host(SCHEDULE, steps), rtol=1e-6)
 
 
+@pytest.mark.any_keras
 def test_without_every_no_batch_is_logged_and_each_epoch_is_seen():
     """With its last step and the rate of that one."""
     logger, batches = LearningRateLogger(), BatchLogs()
@@ -273,6 +283,7 @@ def user_warnings(caught):
     return [str(each.message) for each in caught if each.category is UserWarning]
 
 
+@pytest.mark.any_keras
 @loggers
 @pytest.mark.parametrize(
     "schedule",
@@ -293,6 +304,7 @@ def test_epochs_of_another_length_than_the_runs_are_one_warning(logger, schedule
     assert len(user_warnings(caught)) == 1
 
 
+@pytest.mark.any_keras
 def test_a_schedule_whose_epochs_have_no_length_is_no_warning():
     """It is a user's own schedule, which need not have a length."""
 
@@ -307,6 +319,7 @@ def test_a_schedule_whose_epochs_have_no_length_is_no_warning():
         fit(model(Own()), [LearningRateLogger()], epochs=1)
 
 
+@pytest.mark.any_keras
 def test_two_of_our_callbacks_warn_once():
     """They warn again in each `fit`."""
     network = model(StepDecay(0.1, steps_per_epoch=100))
@@ -316,6 +329,7 @@ def test_two_of_our_callbacks_warn_once():
         assert len(user_warnings(caught)) == 1
 
 
+@pytest.mark.any_keras
 def test_a_callback_that_does_not_warn_does_not_silence_another():
     """`warn=False` applies only to the callback that has it."""
     with pytest.warns(UserWarning, match="epochs of 100 steps") as caught:
@@ -339,6 +353,7 @@ def test_a_schedule_that_starts_over_at_a_later_epoch_is_a_warning(logger):
     fit(model(0.1), [callback], epochs=4, initial_epoch=3)
 
 
+@pytest.mark.any_keras
 def test_a_resumed_backup_is_no_schedule_that_starts_over(tmp_path):
     """`BackupAndRestore` loads the state between the beginning of training and of the epoch."""
 
@@ -355,6 +370,7 @@ def test_a_resumed_backup_is_no_schedule_that_starts_over(tmp_path):
     np.testing.assert_allclose(history["learning_rate"], expected, rtol=1e-6)
 
 
+@pytest.mark.any_keras
 def test_warnings_can_be_switched_off():
     """`warn=False` logs only."""
     network = model(StepDecay(0.1, steps_per_epoch=100))
@@ -402,6 +418,7 @@ def steps_of_fit(*arguments, **keywords):
     return reported[0]
 
 
+@pytest.mark.any_keras
 @pytest.mark.parametrize("batch_size", [None, 1, 5, 8, 32, 1000])
 def test_steps_of_arrays_are_those_of_fit(batch_size):
     """A last batch that is not full counts; `fit` takes 32 samples unless told otherwise."""
@@ -478,6 +495,7 @@ def test_a_bad_batch_size_is_an_error(batch_size, error):
         steps_per_epoch(Batches(), 8)
 
 
+@pytest.mark.any_keras
 @pytest.mark.parametrize("order", [1, -1])
 def test_each_silent_fault_is_one_warning_in_a_fit(order):
     """Whichever of the two callbacks stands first."""
@@ -497,6 +515,7 @@ def test_each_silent_fault_is_one_warning_in_a_fit(order):
     assert len(user_warnings(caught)) == 1
 
 
+@pytest.mark.any_keras
 def test_an_epoch_whose_steps_all_overflow_is_no_idle_optimizer():
     """With a loss scale that is too high at first, every step is skipped."""
     optimizer = keras.optimizers.LossScaleOptimizer(

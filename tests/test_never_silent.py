@@ -39,6 +39,7 @@ def test_a_scheduler_that_undoes_every_reduction_is_one_warning(callbacks):
     assert len([each for each in seen if each.category is UserWarning]) == 1
 
 
+@pytest.mark.any_keras
 def test_the_fix_for_such_a_scheduler_is_silent():
     """The plateau scales the table."""
     table = EpochSchedule.from_function(lambda epoch: 0.1, 3)
@@ -71,12 +72,14 @@ def test_a_schedule_that_has_come_to_zero_is_one_warning(callback):
     assert history["learning_rate"] == [0.0] * 3
 
 
+@pytest.mark.any_keras
 def test_a_schedule_that_passes_zero_is_silent():
     """As a warmup does at its first step."""
     network = model(LinearWarmup(0.1, 1, steps_per_epoch=STEPS_PER_EPOCH))
     fit(network, [plateau(patience=99)], epochs=2, values=FLAT)
 
 
+@pytest.mark.any_keras
 @pytest.mark.parametrize("rate", [lambda: 0.1, lambda: PlateauScale(0.1)], ids=["float", "scale"])
 def test_a_floor_at_the_rate_is_one_warning(rate):
     """When the first reduction is due; one that is reached by reductions is silent."""
@@ -111,6 +114,7 @@ def test_a_counter_that_runs_ahead_of_the_batches_is_one_warning(callback):
     model(schedule).fit(told, epochs=3, shuffle=False, verbose=0, callbacks=[callback()])
 
 
+@pytest.mark.any_keras
 def test_a_monitor_that_is_the_rate_itself_is_one_warning():
     """The plateau would react to its own reductions."""
     with pytest.warns(UserWarning, match="the rate that it changes itself.*'loss'") as seen:
@@ -118,6 +122,7 @@ def test_a_monitor_that_is_the_rate_itself_is_one_warning():
     assert len([each for each in seen if each.category is UserWarning]) == 1
 
 
+@pytest.mark.any_keras
 def test_steps_counted_as_epochs_are_never_warned_of():
     """`steps_per_epoch=1` says "a warmup of three steps"."""
     fit(model(LinearWarmup(0.1, 3, steps_per_epoch=1)), [LearningRateLogger()], epochs=2)

@@ -83,6 +83,7 @@ def test_an_optimizer_that_forwards_what_cannot_be_set_is_an_error_at_once():
         plateau().attach(network)
 
 
+@pytest.mark.any_keras
 def test_a_scale_that_serves_two_models_is_changed_by_neither():
     """A plateau puts a scale of its own into the optimizer."""
     scale = PlateauScale(0.1)
@@ -94,6 +95,7 @@ def test_a_scale_that_serves_two_models_is_changed_by_neither():
     assert rates(first, plateau())[0] == pytest.approx(0.025)
 
 
+@pytest.mark.any_keras
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
 def test_a_copy_of_a_scale_has_nothing_in_common_with_it(copied):
     """Also of the one that a plateau holds, with the memory that it had then."""
@@ -134,6 +136,7 @@ def test_weights_that_were_loaded_before_the_plateau_came_are_a_warning_with_the
     np.testing.assert_allclose(logged, [0.0125, 0.00625], rtol=1e-6)
 
 
+@pytest.mark.any_keras
 def test_a_loop_of_one_epoch_fits_passes_the_start():
     """`start_from_epoch` counts the epochs of the optimizer's life."""
     network, callback, logged = model(0.1), plateau(start_from_epoch=2, patience=2), []
@@ -150,6 +153,7 @@ class Noted(PlateauDecay):
         self.note = note
 
 
+@pytest.mark.any_keras
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
 def test_a_copy_of_a_subclass_keeps_what_is_its_own(copied):
     """It has no optimizer, even if the original has one."""

@@ -15,6 +15,7 @@ import pytest
 from support import (
     BATCH_SIZE,
     STEPS_PER_EPOCH,
+    cases,
     data,
     fit,
     in_step,
@@ -68,9 +69,7 @@ LEARNING_RATES = {
         lambda epoch: 0.1 * 0.5**epoch,
     ),
 }
-every_learning_rate = pytest.mark.parametrize(
-    ("learning_rate", "base"), LEARNING_RATES.values(), ids=LEARNING_RATES
-)
+every_learning_rate = cases("learning_rate, base", LEARNING_RATES, oldest=2)
 
 
 @every_learning_rate
@@ -92,6 +91,7 @@ def test_the_compiled_step_trains_at_base_times_scale(learning_rate, base):
     }
 
 
+@pytest.mark.any_keras
 @every_learning_rate
 def test_logs_show_the_rate_and_scale_of_the_last_step(learning_rate, base):
     """A reduction at the end of an epoch shows in the next one; a float rate has no scale."""
@@ -172,11 +172,14 @@ def with_own_maker(network):
     return own
 
 
-@pytest.mark.parametrize("change", [lambda network: network, with_own_maker], ids=["keras", "own"])
 @pytest.mark.parametrize(
-    "rate",
-    [lambda: StepDecay(0.1, 0.5, 10, steps_per_epoch=STEPS_PER_EPOCH), lambda: PlateauScale(0.1)],
-    ids=["bare", "scaled"],
+    ("rate", "change"),
+    [
+        (lambda: StepDecay(0.1, 0.5, 10, steps_per_epoch=STEPS_PER_EPOCH), lambda network: network),
+        (lambda: StepDecay(0.1, 0.5, 10, steps_per_epoch=STEPS_PER_EPOCH), with_own_maker),
+        (lambda: PlateauScale(0.1), lambda network: network),
+    ],
+    ids=["bare", "bare, made by the model", "scaled"],
 )
 def test_a_step_compiled_in_an_earlier_fit_follows_the_plateau(rate, change):
     """The step compiled with the bare schedule is built anew, by Keras or by the model itself."""
@@ -199,6 +202,7 @@ def test_a_step_that_is_compiled_anew_has_nothing_of_one_that_is_still_around(lo
     assert_close(network.get_weights(), weights_trained_at([0.1, 0.02]))
 
 
+@pytest.mark.any_keras
 def test_a_new_floor_takes_effect_in_a_step_compiled_with_another():
     """A second callback with another `min_learning_rate` is obeyed by the training step."""
     network = model(StepDecay(0.1, 0.5, 10, steps_per_epoch=STEPS_PER_EPOCH))
@@ -215,6 +219,7 @@ def test_the_floor_bounds_the_scaled_rate_but_never_raises_the_base(evaluate):
     np.testing.assert_allclose(evaluate(scaled, range(4)), [0.25, 0.05, 0.01, 0.001], rtol=1e-6)
 
 
+@pytest.mark.any_keras
 @pytest.mark.parametrize("learning_rate", [0.1, PlateauScale(0.1)], ids=["float", "schedule"])
 def test_at_the_floor_nothing_is_reduced(learning_rate):
     """The scale, the number of reductions and the cooldown stay as they are."""
@@ -233,6 +238,7 @@ def test_at_the_floor_nothing_is_reduced(learning_rate):
     }
 
 
+@pytest.mark.any_keras
 def test_a_floor_above_the_rate_leaves_the_rate_alone():
     """A plateau never raises a rate."""
     for learning_rate in (0.1, PlateauScale(0.1)):
@@ -243,6 +249,7 @@ def test_a_floor_above_the_rate_leaves_the_rate_alone():
         assert plateau.state["reductions"] == 0
 
 
+@pytest.mark.any_keras
 def test_reduce_on_improvement_reduces_at_each_improvement():
     """The second technique of the lecture notes, taken literally, in a real `fit`."""
     plateau = PlateauDecay(reduce_on="improvement", patience=1, factor=0.5)
@@ -251,6 +258,7 @@ def test_reduce_on_improvement_reduces_at_each_improvement():
     assert plateau.state["reductions"] == 2
 
 
+@pytest.mark.any_keras
 def test_epochs_before_the_start_are_ignored_altogether():
     """They neither set the best value nor count."""
     plateau = PlateauDecay(patience=1, start_from_epoch=2)
@@ -259,6 +267,7 @@ def test_epochs_before_the_start_are_ignored_altogether():
     assert plateau.state["reductions"] == 0
 
 
+@pytest.mark.any_keras
 def test_an_epoch_without_the_metric_is_no_observation():
     """With `validation_freq=2` every other epoch counts, and nobody warns."""
     x, y = data()
@@ -277,6 +286,7 @@ def test_a_metric_may_be_any_kind_of_number(kind):
     assert plateau.update(kind(0.75)) is True
 
 
+@pytest.mark.any_keras
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_metric_that_is_not_finite_spoils_nothing(bad):
     """As the first observation, in Keras's own callback, it becomes the best for ever."""
@@ -312,6 +322,7 @@ def test_the_memory_belongs_to_the_optimizer():
         }
 
 
+@pytest.mark.any_keras
 def test_reset_forgets_and_a_schedule_is_back_at_its_own_rate():
     """A float rate stays where it is: nothing remembers where it came from."""
     for learning_rate, rate in ((0.1, 0.01), (PlateauScale(0.1), 0.1)):
@@ -330,6 +341,7 @@ def test_reset_forgets_and_a_schedule_is_back_at_its_own_rate():
         assert history["learning_rate"] == pytest.approx([rate])
 
 
+@pytest.mark.any_keras
 def test_a_float_rate_changed_by_someone_else_is_multiplied_from_there():
     """The scale stays the plateau's own."""
     network = model(0.1)
@@ -341,6 +353,7 @@ def test_a_float_rate_changed_by_someone_else_is_multiplied_from_there():
     assert plateau.state["scale"] == 0.25
 
 
+@pytest.mark.any_keras
 def test_verbose_prints_a_line_at_each_reduction(capsys):
     """The epoch as Keras counts it in its progress bar, from 1, and the new rate."""
     fit(model(0.1), [PlateauDecay(patience=1, verbose=1)], epochs=2, values=FLAT)
@@ -407,6 +420,7 @@ def test_a_compiled_metric_without_a_direction_is_an_error_before_the_first_step
     assert number(network.optimizer.iterations) == STEPS_PER_EPOCH
 
 
+@pytest.mark.any_keras
 def test_a_metric_that_never_shows_up_is_one_warning_with_those_there_are():
     """At once where that is sure, else when training ends."""
     x, y = data()
@@ -424,6 +438,7 @@ def test_a_metric_that_never_shows_up_is_one_warning_with_those_there_are():
     assert [warning.category for warning in caught].count(UserWarning) == 1
 
 
+@pytest.mark.any_keras
 def test_a_second_plateau_on_one_optimizer_is_an_error():
     """Two different ones or the same one twice, in `fit` and in a custom loop."""
     one, two = PlateauDecay(), PlateauDecay("loss")
@@ -437,6 +452,7 @@ def test_a_second_plateau_on_one_optimizer_is_an_error():
         one.update(1.0)
 
 
+@pytest.mark.any_keras
 def test_a_fit_that_failed_does_not_block_the_next():
     """Whatever a failed `fit` left behind, a new one may have a new callback or the same."""
 
@@ -489,6 +505,7 @@ def test_comes_back_from_its_config():
 PATIENCE = "an int >= 1 or a non-empty sequence of them"
 
 
+@pytest.mark.any_keras
 @pytest.mark.parametrize(
     ("name", "value", "error", "message"),
     [
@@ -546,6 +563,7 @@ def test_an_unknown_argument_is_a_type_error():
         PlateauDecay("loss", 0.1, 3, "min")
 
 
+@pytest.mark.any_keras
 def test_the_same_scale_may_serve_two_optimizers():
     """The memory belongs to the optimizer: the second one starts afresh, and the first keeps
     its own."""
@@ -575,6 +593,7 @@ def test_a_model_compiled_with_another_optimizer_trains_without_the_plateau():
     assert_close(network.get_weights(), weights_trained_at([0.05, 0.05, 0.05, 0.005]))
 
 
+@pytest.mark.any_keras
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
 def test_a_copy_of_a_callback_that_was_used_is_a_new_callback(copied):
     """With the same arguments, and no optimizer yet."""
@@ -588,6 +607,7 @@ def test_a_copy_of_a_callback_that_was_used_is_a_new_callback(copied):
     assert (duplicate.state["reductions"], plateau.state["reductions"]) == (0, 2)
 
 
+@pytest.mark.any_keras
 @pytest.mark.parametrize(
     "copied",
     [
@@ -622,6 +642,7 @@ def test_the_scale_of_a_rate_that_is_set_back_again_and_again_stays_above_zero(t
     assert again.state == plateau.state
 
 
+@pytest.mark.any_keras
 def test_the_same_schedule_may_serve_two_optimizers():
     """Each optimizer has a plateau of its own."""
     schedule = StepDecay(0.1, 0.5, 100, steps_per_epoch=STEPS_PER_EPOCH)
@@ -632,6 +653,7 @@ def test_the_same_schedule_may_serve_two_optimizers():
     assert number(two.optimizer.learning_rate) == pytest.approx(0.1)
 
 
+@pytest.mark.any_keras
 def test_training_is_silent_where_all_is_right():
     """No warning from a fit over a schedule with validation."""
     x, y = data()

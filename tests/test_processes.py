@@ -16,6 +16,9 @@ from hypothesis import strategies as st
 from keras_decay import PlateauDecay
 from keras_decay.plateau import _processes
 
+# What no version of Keras knows of.
+pytestmark = pytest.mark.any_keras
+
 finite = st.floats(-1e6, 1e6)
 
 

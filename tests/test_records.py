@@ -20,6 +20,9 @@ from keras_decay import (
     rehearse,
 )
 
+# Nothing is trained but for its logs.
+pytestmark = pytest.mark.any_keras
+
 LOSSES = [1.0, 0.5, 0.5, 0.5, float("nan"), 0.4]
 RATES = 10.0 ** np.arange(-4, 0)
 

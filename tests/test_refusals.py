@@ -9,6 +9,9 @@ from support import data, model
 
 from keras_decay import PlateauDecay, StepDecay, rehearse
 
+# Errors of our own.
+pytestmark = pytest.mark.any_keras
+
 
 @pytest.mark.parametrize("value", ["foo", None, [1.0, 2.0], 1j, True, {"loss": 1.0}])
 def test_a_value_that_is_no_number(value):

@@ -82,6 +82,7 @@ def reduced(optimizer):
     return before, slots(optimizer)
 
 
+@pytest.mark.any_keras
 @pytest.mark.parametrize("name", [*WITH_MOMENTUM, *WITHOUT])
 def test_of_every_optimizer_the_first_moments_alone_begin_from_zero(name):
     """Second moments and counters go on, so none is zero beside a counter that is not."""

@@ -9,7 +9,7 @@ import pickle
 import keras
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from internals import effective_rate, step_counter
 from support import BACKEND, compiled, in_step, model, number, on_host
@@ -20,6 +20,8 @@ from keras_decay import InverseTimeDecay, StepDecay
 LAST_STEP = 2**31 - 2
 
 
+# Each of them is compiled.
+few_examples = settings(max_examples=25)
 evaluations = pytest.mark.parametrize("evaluate", [on_host, in_step], ids=["host", "compiled"])
 dtypes = pytest.mark.parametrize("floatx", ["float16", "bfloat16", "float32"])
 
@@ -60,7 +62,9 @@ periods = st.integers(1, 2_000_003)
 boundary_numbers = st.lists(st.integers(0, 2**31), min_size=1, max_size=20)
 
 
+@pytest.mark.any_keras
 @evaluations
+@few_examples
 @given(rates, factors, st.integers(1, 1000), periods, boundary_numbers)
 def test_step_decay_equals_its_closed_form_at_and_around_every_boundary(
     evaluate, initial, rate, decay_epochs, steps_per_epoch, numbers
@@ -73,7 +77,9 @@ def test_step_decay_equals_its_closed_form_at_and_around_every_boundary(
     assert_rates(evaluate(schedule, steps), expected, steps)
 
 
+@pytest.mark.any_keras
 @evaluations
+@few_examples
 @given(
     rates,
     factors,
@@ -90,6 +96,7 @@ def test_step_decay_at_milestones_equals_its_closed_form(
     assert_rates(evaluate(schedule, steps), expected, steps)
 
 
+@pytest.mark.any_keras
 @evaluations
 @pytest.mark.parametrize("rate", [0.9999, 0.999999, 1 - 1e-9])
 def test_step_decay_is_exact_after_millions_of_decays(evaluate, rate):
@@ -100,7 +107,9 @@ def test_step_decay_is_exact_after_millions_of_decays(evaluate, rate):
     assert_rates(evaluate(schedule, steps), expected, steps)
 
 
+@pytest.mark.any_keras
 @evaluations
+@few_examples
 @given(rates, st.floats(0.0, 100.0), periods, st.booleans(), boundary_numbers)
 def test_inverse_time_decay_equals_its_closed_form(
     evaluate, initial, rate, steps_per_epoch, staircase, numbers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import pickle
 
 import keras
@@ -15,6 +14,7 @@ from support import (
     BATCH_SIZE,
     STEPS_PER_EPOCH,
     Measure,
+    cases,
     data,
     fit,
     has_multi_optimizer,
@@ -41,11 +41,8 @@ LAST_STEPS = np.arange(1, EPOCHS + 1) * STEPS_PER_EPOCH - 1
 GIVEN = {"steps_per_epoch": STEPS_PER_EPOCH}
 TABLE = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
 
-callbacks = pytest.mark.parametrize(
-    "callback",
-    [lambda: PlateauDecay("loss", patience=99), LearningRateLogger],
-    ids=["plateau", "logger"],
-)
+CALLBACKS = {"plateau": lambda: PlateauDecay("loss", patience=99), "logger": LearningRateLogger}
+callbacks = cases("callback", CALLBACKS)
 
 
 def decay(**steps):
@@ -53,6 +50,9 @@ def decay(**steps):
 
 
 MAKERS = {
+    "all": lambda **steps: LinearWarmup(
+        JoinedSchedule([ProductSchedule([decay(**steps), 0.5]), 0.01], [2], **steps), 0.5, **steps
+    ),
     "step": decay,
     "milestones": lambda **steps: StepDecay(0.1, 0.5, [1, 3], **steps),
     "inverse": lambda **steps: InverseTimeDecay(0.1, 1.0, **steps),
@@ -63,22 +63,22 @@ MAKERS = {
     ),
     "product": lambda **steps: ProductSchedule([LinearWarmup(1.0, 2, **steps), decay(**steps)]),
     "scale": lambda **steps: PlateauScale(decay(**steps)),
-    "all": lambda **steps: LinearWarmup(
-        JoinedSchedule([ProductSchedule([decay(**steps), 0.5]), 0.01], [2], **steps), 0.5, **steps
-    ),
 }
-makers = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+makers = cases("make", MAKERS)
+# Each with one of the callbacks, in turn: what a callback does is the same for all schedules.
+makers_and_callbacks = cases(
+    "make, callback",
+    {
+        f"{name}-{list(CALLBACKS)[index % 2]}": (make, list(CALLBACKS.values())[index % 2])
+        for index, (name, make) in enumerate(MAKERS.items())
+    },
+)
 
 
 def rates_and_weights(rate, callbacks, **arguments):
     network = model(rate)
     history = fit(network, callbacks, epochs=EPOCHS, **arguments)
     return history.get("learning_rate"), network.get_weights()
-
-
-@functools.cache
-def weights_of_given(make):
-    return rates_and_weights(make(**GIVEN), [])[1]
 
 
 def expected_rates(schedule):
@@ -98,41 +98,31 @@ def trained(network, callback, *others, steps=2, **arguments):
     return history["learning_rate"]
 
 
-@callbacks
-@makers
-def test_it_trains_as_with_the_number(make, callback):
-    """The very rates and weights of a run with `steps_per_epoch=` and no callback of ours."""
-    rates, weights = rates_and_weights(make(), [callback()])
-    assert rates == expected_rates(make(**GIVEN))
-    for own, other in zip(weights, weights_of_given(make), strict=True):
-        np.testing.assert_allclose(own, other, rtol=1e-6, atol=1e-7)
-
-
-@callbacks
-@makers
-def test_the_users_own_object_is_never_changed(make, callback):
-    """No `fit` changes it, so it counts the epochs of the next one too."""
-    schedule = make()
+@makers_and_callbacks
+def test_it_trains_as_with_the_number_and_what_holds_the_optimizer_knows_its_epochs(
+    make, callback, tmp_path
+):
+    """The very rates and weights of a run with `steps_per_epoch=` and no callback of ours. No `fit`
+    changes the user's own object; the optimizer's config, a model file, a clone and copies have
+    the right rate before any other `fit`."""
+    schedule, given = make(), make(**GIVEN)
     before, whole = schedule.get_config(), copy.deepcopy(vars(schedule))
     network = model(schedule)
-    fit(network, [callback()], epochs=2)
+    rates = fit(network, [callback()], epochs=EPOCHS)["learning_rate"]
+    assert rates == expected_rates(given)
+    _, weights = rates_and_weights(make(**GIVEN), [])
+    for own, other in zip(network.get_weights(), weights, strict=True):
+        np.testing.assert_allclose(own, other, rtol=1e-6, atol=1e-7)
+
     assert schedule.get_config() == before
     assert vars(schedule).keys() == whole.keys()
     assert counting_epochs(schedule)
-    again = schedule_of(network.optimizer).schedule
-    assert again is (schedule.schedule if isinstance(schedule, PlateauScale) else schedule)
+    root = schedule_of(network.optimizer)
+    assert root.schedule is (schedule.schedule if isinstance(schedule, PlateauScale) else schedule)
 
-
-@callbacks
-@makers
-def test_what_holds_the_optimizer_knows_its_epochs(make, callback, tmp_path):
-    """Its config, a model file, a clone and copies: the rate is right before any `fit`."""
-    network = model(make())
-    fit(network, [callback()], epochs=3)
-    root, given = schedule_of(network.optimizer), make(**GIVEN)
     network.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras").optimizer
-    assert number(loaded.learning_rate) == number(given(3 * STEPS_PER_EPOCH))
+    assert number(loaded.learning_rate) == number(given(EPOCHS * STEPS_PER_EPOCH))
     cloned = type(network.optimizer).from_config(network.optimizer.get_config())
     for again in (
         schedule_of(loaded),
@@ -144,6 +134,7 @@ def test_what_holds_the_optimizer_knows_its_epochs(make, callback, tmp_path):
         assert number(again(7)) == number(given(7))
 
 
+@pytest.mark.any_keras
 @makers
 def test_nothing_but_a_rate_needs_the_number(make, tmp_path):
     """`compile`, `repr`, a config, copies and files before `fit`; what is loaded counts too."""
@@ -161,118 +152,31 @@ def test_nothing_but_a_rate_needs_the_number(make, tmp_path):
         before(0)
 
 
-@callbacks
-def test_a_given_number_stays_beside_those_that_count_epochs(callback):
+@pytest.mark.any_keras
+def test_a_given_number_stays_beside_those_that_count_epochs():
     """A warmup of six steps over a decay by the epoch."""
     schedule = LinearWarmup(decay(), 6, steps_per_epoch=1)
     network = model(schedule)
-    fit(network, [callback()], epochs=1)
+    fit(network, [PlateauDecay("loss", patience=99)], epochs=1)
     assert (schedule.steps_per_epoch, schedule.schedule.steps_per_epoch) == (1, None)
     held = schedule_of(network.optimizer)
     assert number(held(3)) == pytest.approx(0.05)
     assert number(held(6 + 2 * STEPS_PER_EPOCH)) == pytest.approx(0.05)
 
 
-@callbacks
-def test_a_second_fit_goes_on(callback):
-    """Whether it counts its epochs from 0 again or not."""
-    for begin in ({"epochs": EPOCHS, "initial_epoch": 1}, {"epochs": EPOCHS - 1}):
-        network = model(decay())
-        first = fit(network, [callback()], epochs=1)["learning_rate"]
-        rest = fit(network, [callback()], **begin)["learning_rate"]
-        assert first + rest == expected_rates(decay(**GIVEN))
-
-
-@callbacks
-@pytest.mark.parametrize("begin", [{"epochs": 2}, {"epochs": 4, "initial_epoch": 2}])
-@pytest.mark.parametrize("steps", [1, 2, 6])
-def test_another_batch_size_goes_on_in_the_epoch_where_it_stood(callback, begin, steps):
-    """Nothing is wrong, so nothing is said: warnings are errors here."""
-    network = measuring(EpochSchedule(TABLE))
-    rates = trained(network, callback(), steps=3, epochs=2)
-    rates += trained(network, callback(), steps=steps, **begin)
-    assert rates == pytest.approx(TABLE[:4])
-
-
-@callbacks
-def test_a_smoke_test_of_one_batch_is_one_epoch(callback):
-    """Not the length of the epochs after it."""
-    network = measuring(StepDecay(0.1, 0.5, 3))
-    rates = trained(network, callback(), steps=1, epochs=1)
-    rates += trained(network, callback(), steps=20, epochs=3)
-    assert rates == pytest.approx([0.1, 0.1, 0.1, 0.05])
-
-
-@callbacks
-def test_a_loop_over_files_of_any_sizes_is_one_epoch_a_file(callback):
-    """`fit(epochs=1)` for each, with one callback object."""
-    network, one = measuring(EpochSchedule(TABLE)), callback()
-    rates = [trained(network, one, steps=steps, epochs=1)[0] for steps in (3, 1, 4, 1, 5, 2)]
-    assert rates == pytest.approx(TABLE)
-
-
-@callbacks
-def test_a_fresh_optimizer_at_a_later_epoch_is_in_that_epoch(callback):
-    """`initial_epoch=2`."""
-    network = measuring(EpochSchedule(TABLE))
-    assert trained(network, callback(), initial_epoch=2, epochs=4) == pytest.approx([0.3, 0.4])
-
-
-@callbacks
-def test_epochs_that_no_callback_counted_are_counted_by_their_steps(callback):
-    """A `fit` without one goes on at the rates of its epochs, and so does the next."""
-    network, x = measuring(EpochSchedule(TABLE)), np.ones((3, 1), "float32")
-    rates = trained(network, callback(), steps=3, epochs=1)
-    network.fit(x, x, batch_size=1, epochs=2, verbose=0)
-    rates += trained(network, callback(), steps=5, epochs=2)
-    assert rates == pytest.approx([TABLE[0], *TABLE[3:5]])
-
-
-@pytest.mark.parametrize("order", [1, -1])
-def test_two_callbacks_count_an_epoch_once(order):
-    """Whichever of them comes first."""
-    network, rates = measuring(EpochSchedule(TABLE)), []
-    for steps in (2, 3):
-        both = [LearningRateLogger(), PlateauDecay(patience=99)][::order]
-        rates += trained(network, *both, steps=steps, epochs=2)
-    assert rates == pytest.approx(TABLE[:4])
-
-
-def test_one_schedule_in_two_optimizers_is_two_clocks():
-    """Each model has epochs of its own."""
-    schedule = EpochSchedule(TABLE)
-    one, two = (measuring(schedule), []), (measuring(schedule), [])
-    for (network, rates), steps, epochs in ((one, 2, 2), (two, 4, 1), (one, 2, 1), (two, 1, 2)):
-        rates += trained(network, LearningRateLogger(), steps=steps, epochs=epochs)
-    assert one[1] == two[1] == pytest.approx(TABLE[:3])
-
-
-def test_a_schedule_inside_anothers_is_not_changed_by_it():
-    """Nor the other way round."""
-    inner = EpochSchedule(TABLE)
-    outer = ProductSchedule([inner, 2.0])
-    one, two = measuring(inner), measuring(outer)
-    rates = trained(one, LearningRateLogger(), steps=2, epochs=2)
-    with pytest.raises(ValueError, match="does not know yet"):
-        outer(0)
-    doubled = trained(two, LearningRateLogger(), steps=3, epochs=2)
-    rates += trained(one, LearningRateLogger(), steps=2, epochs=1)
-    assert rates == pytest.approx(TABLE[:3])
-    assert doubled == pytest.approx([0.2, 0.4])
-
-
-@callbacks
+@pytest.mark.any_keras
 @pytest.mark.parametrize(
     "schedule",
     [StepDecay(0.1, 0.5, 9, steps_per_epoch=1), LinearWarmup(0.1, 9, steps_per_epoch=1)],
     ids=["step", "warmup"],
 )
-def test_counting_in_steps_is_never_warned_of(callback, schedule):
+def test_counting_in_steps_is_never_warned_of(schedule):
     """`steps_per_epoch=1`; warnings are errors here."""
-    history = fit(model(schedule), [callback()], epochs=EPOCHS)
+    history = fit(model(schedule), [LearningRateLogger()], epochs=EPOCHS)
     assert history["learning_rate"] == expected_rates(schedule)
 
 
+@pytest.mark.any_keras
 @callbacks
 def test_another_batch_size_is_warned_of_where_the_number_is_given(callback):
     """With both numbers; the schedule counts steps by its own."""
@@ -300,17 +204,6 @@ def test_weights_bring_the_epochs(callback, tmp_path):
     assert rates == expected_rates(decay(**GIVEN))[2:]
 
 
-@callbacks
-def test_weights_bring_the_epochs_into_a_compiled_step(callback, tmp_path):
-    """Though it was compiled for epochs of another length."""
-    one, two = (measuring(EpochSchedule(TABLE)) for _ in range(2))
-    trained(one, callback(), steps=6, epochs=1)
-    one.save_weights(tmp_path / "model.weights.h5")
-    trained(two, callback(), steps=3, epochs=1)
-    two.load_weights(tmp_path / "model.weights.h5")
-    assert trained(two, callback(), steps=6, epochs=2) == pytest.approx([0.2, 0.3])
-
-
 class Crash(keras.callbacks.Callback):
     """Simulates a kill before a step of the run."""
 
@@ -324,14 +217,13 @@ class Crash(keras.callbacks.Callback):
             raise RuntimeError("crash")
 
 
-@callbacks
-def test_a_resumed_run_is_the_uninterrupted_one(callback, tmp_path):
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     """`BackupAndRestore`, in a process that starts with new objects."""
 
     def run(seed, *others):
         network = model(decay(), seed=seed)
         backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
-        history = fit(network, [callback(), backup, *others], epochs=EPOCHS)
+        history = fit(network, [PlateauDecay("loss", patience=99), backup, *others], epochs=EPOCHS)
         return history["learning_rate"], network.get_weights()
 
     with pytest.raises(RuntimeError, match="crash"):
@@ -340,22 +232,6 @@ def test_a_resumed_run_is_the_uninterrupted_one(callback, tmp_path):
     assert rates == expected_rates(decay(**GIVEN))[2:]
     for own, other in zip(weights, rates_and_weights(decay(**GIVEN), [])[1], strict=True):
         np.testing.assert_allclose(own, other, rtol=1e-5, atol=1e-7)
-
-
-@callbacks
-@pytest.mark.parametrize("steps", [5, 2, 9])
-@pytest.mark.parametrize("save_freq", ["epoch", 3])
-def test_a_run_resumed_with_any_batch_size_goes_on(callback, save_freq, steps, tmp_path):
-    """Killed inside an epoch: that one begins again, for the schedule too."""
-
-    def run(steps, *others):
-        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", save_freq=save_freq)
-        network = measuring(EpochSchedule(TABLE))
-        return trained(network, callback(), backup, *others, steps=steps, epochs=4)
-
-    with pytest.raises(RuntimeError, match="crash"):
-        run(5, Crash(9))
-    assert run(steps) == pytest.approx([0.2, 0.3, 0.4])
 
 
 def length_of_epoch(*arguments, optimizer=None, compile_arguments=None, **keywords):
@@ -413,33 +289,16 @@ ran_out = pytest.mark.filterwarnings("ignore:Your input ran out of data")
 
 
 @ran_out
-@callbacks
-def test_a_generator_needs_the_number_in_fit_or_in_the_schedule(callback):
-    """If neither knows it, an error before the first step names both fixes."""
-    assert length_of_epoch(batches(), steps_per_epoch=5, callbacks=[callback()]) == 5
-    network = model(schedule := decay())
-    with pytest.raises(ValueError, match=FIXES):
-        network.fit(finite(6), verbose=0, shuffle=False, callbacks=[callback()])
-    assert int(keras.ops.convert_to_numpy(network.optimizer.iterations)) == 0
-    # The same model, with the number this time.
-    endless = {"steps_per_epoch": 3, "shuffle": False, "verbose": 0}
-    network.fit(batches(), **endless, callbacks=[callback()])
-    assert attached_to(network.optimizer).state.clock.steps_per_epoch == 3
-    assert schedule.steps_per_epoch is None
-
-
-@ran_out
-@callbacks
-def test_a_fit_of_unknown_length_after_a_known_one_goes_on(callback):
+def test_a_fit_of_unknown_length_after_a_known_one_goes_on():
     """With epochs as long as those before, until they have ended. On TensorFlow the optimizer
     counts one step too many in each of them, which does not add up."""
     network, rates = model(EpochSchedule(TABLE)), []
-    known = {"steps_per_epoch": 4, "shuffle": False, "verbose": 0}
-    rates += network.fit(batches(), **known, callbacks=[callback()]).history["learning_rate"]
+    arguments = {"shuffle": False, "verbose": 0, "callbacks": [LearningRateLogger()]}
+    known = {"steps_per_epoch": 4, **arguments}
+    rates += network.fit(batches(), **known).history["learning_rate"]
     for count in (4, 4, 4):
-        one = network.fit(finite(count), shuffle=False, verbose=0, callbacks=[callback()])
-        rates += one.history["learning_rate"]
-    rates += network.fit(batches(), **known, callbacks=[callback()]).history["learning_rate"]
+        rates += network.fit(finite(count), **arguments).history["learning_rate"]
+    rates += network.fit(batches(), **known).history["learning_rate"]
     assert rates == pytest.approx(TABLE[:5])
 
 
@@ -491,49 +350,12 @@ def test_a_callback_listed_before_ours_can_read_the_rate(callback):
     assert reader.rate == pytest.approx(0.1)
 
 
-@ran_out
-@callbacks
-def test_evaluate_and_predict_are_no_epochs(callback):
-    """They have steps of their own, and Keras tells callbacks of them as `fit` does."""
-    network = model(decay())
-    x, y = data()
-    for _ in range(2):
-        network.evaluate(x, y, batch_size=2, verbose=0, callbacks=[callback()])
-        network.predict(x, batch_size=2, verbose=0, callbacks=[callback()])
-        network.evaluate(((x, y) for _ in range(2)), verbose=0, callbacks=[callback()])
-        with pytest.raises(ValueError, match="does not know yet"):
-            network.optimizer.learning_rate  # noqa: B018
-    history = fit(network, [callback()], epochs=2, validation_data=(x, y))
-    network.evaluate(x, y, batch_size=2, verbose=0, callbacks=[callback()])
-    network.predict(x, batch_size=2, verbose=0, callbacks=[callback()])
-    rest = fit(network, [callback()], epochs=EPOCHS - 2)
-    assert history["learning_rate"] + rest["learning_rate"] == expected_rates(decay(**GIVEN))
-
-
-@callbacks
-def test_a_fit_that_another_callback_refused_leaves_no_mark(callback):
-    """Neither does the callback that took part in it, in an `evaluate` later."""
-
-    class Refuses(keras.callbacks.Callback):
-        def on_train_begin(self, logs=None):
-            raise RuntimeError("refused")
-
-    network, first, x = measuring(EpochSchedule(TABLE)), callback(), np.ones((1, 1), "float32")
-    with pytest.raises(RuntimeError, match="refused"):
-        trained(network, Refuses(), first, steps=2, epochs=1)
-    rates = trained(network, callback(), steps=3, epochs=2)
-    network.evaluate(x, x, verbose=0, callbacks=[first])
-    rates += trained(network, callback(), steps=3, epochs=1)
-    assert rates == pytest.approx(TABLE[:3])
-
-
 @has_multi_optimizer
-@callbacks
-def test_the_schedules_of_several_optimizers_all_count(callback):
+def test_the_schedules_of_several_optimizers_all_count():
     """Those of a `MultiOptimizer`, also where the two share one."""
     shared = decay()
     network = model(optimizer=two_optimizers(shared, ProductSchedule([shared, 0.5])))
-    history = fit(network, [callback()], epochs=EPOCHS)
+    history = fit(network, [LearningRateLogger()], epochs=EPOCHS)
     expected = np.array(expected_rates(decay(**GIVEN)))
     np.testing.assert_allclose(history["learning_rate_kernel"], expected, rtol=1e-6)
     np.testing.assert_allclose(history["learning_rate_bias"], expected / 2, rtol=1e-6)
@@ -549,85 +371,22 @@ def test_optimizers_that_a_function_chooses_count_too():
     assert number(inner.learning_rate) == pytest.approx(0.05)
 
 
-@callbacks
-def test_the_schedule_inside_a_loss_scale_optimizer_counts(callback):
+def test_the_schedule_inside_a_loss_scale_optimizer_counts():
     """The user's own, and the one that the policy `mixed_float16` makes."""
 
     def optimizer(schedule):
         inner = keras.optimizers.SGD(schedule)
         return keras.optimizers.LossScaleOptimizer(inner, initial_scale=8.0)
 
-    arguments = {"batch_size": BATCH_SIZE, "callbacks": [callback()]}
+    arguments = {"batch_size": BATCH_SIZE, "callbacks": [PlateauDecay("loss", patience=99)]}
     assert length_of_epoch(*data(), optimizer=optimizer, **arguments) == STEPS_PER_EPOCH
     policy = keras.mixed_precision.dtype_policy()
     try:
         keras.mixed_precision.set_dtype_policy("mixed_float16")
-        arguments["callbacks"] = [callback()]
+        arguments["callbacks"] = [PlateauDecay("loss", patience=99)]
         assert length_of_epoch(*data(), **arguments) == STEPS_PER_EPOCH
     finally:
         keras.mixed_precision.set_dtype_policy(policy)
-
-
-class Twice(keras.Model):
-    """A model of one weight, which a batch moves twice by the rate."""
-
-    def __init__(self):
-        super().__init__()
-        self.only = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")
-
-    def call(self, inputs):
-        return self.only(inputs)
-
-    def train_step(self, *arguments):
-        x = arguments[-1][0]
-        if BACKEND == "jax":
-            import jax
-
-            trainable, fixed, optimizer, metrics = arguments[0]
-
-            def loss_of(trainable):
-                return keras.ops.mean(self.stateless_call(trainable, fixed, x)[0])
-
-            for _ in range(2):
-                gradients = jax.grad(loss_of)(trainable)
-                trainable, optimizer = self.optimizer.stateless_apply(
-                    optimizer, gradients, trainable
-                )
-            return {"loss": loss_of(trainable)}, (trainable, fixed, optimizer, metrics)
-        for _ in range(2):
-            loss, gradients = self.gradients_of(x)
-            self.optimizer.apply(gradients, self.trainable_variables)
-        return {"loss": loss}
-
-    def gradients_of(self, x):
-        if BACKEND == "tensorflow":
-            import tensorflow as tf
-
-            with tf.GradientTape() as tape:
-                loss = keras.ops.mean(self(x))
-            return loss, tape.gradient(loss, self.trainable_variables)
-        import torch
-
-        loss = keras.ops.mean(self(x))
-        own = [each.value for each in self.trainable_variables]
-        return loss.detach(), torch.autograd.grad(loss, own)
-
-
-@callbacks
-def test_several_updates_a_batch_are_no_several_epochs(callback):
-    """The critic of a WGAN-GP is trained in this way."""
-    network, x = Twice(), np.ones((4, 1), "float32")
-    network(x)
-    network.compile(keras.optimizers.SGD(EpochSchedule(TABLE)))
-    rates, measured = [], []
-    for epochs in (2, 1):
-        measure = Measure(2 * len(x))
-        rates += network.fit(
-            x, x, batch_size=1, epochs=epochs, verbose=0, callbacks=[measure, callback()]
-        ).history["learning_rate"]
-        measured += measure.trained
-    assert rates == pytest.approx(TABLE[:3])
-    assert measured == pytest.approx(TABLE[:3], rel=1e-4)
 
 
 UNKNOWN = (
@@ -650,15 +409,15 @@ def test_a_rate_before_the_number_is_known_is_an_error_with_both_ways_out(make):
         fit(network, epochs=1)
 
 
-@callbacks
-def test_two_boundaries_on_one_step_are_an_error_whenever_fit_knows(callback):
+@pytest.mark.any_keras
+def test_two_boundaries_on_one_step_are_an_error_whenever_fit_knows():
     """Nothing is left of such a `fit`; one of longer epochs may follow."""
     schedule = JoinedSchedule([0.1, decay(), 0.2], [0.3, 0.35])
     network = model(schedule)
     for _ in range(2):
         with pytest.raises(ValueError, match=r"with 4 steps in an epoch they are the steps \[1, 1"):
-            fit(network, [callback()], epochs=1)
+            fit(network, [LearningRateLogger()], epochs=1)
     x, y = data()
-    network.fit(x, y, batch_size=1, verbose=0, callbacks=[callback()])
+    network.fit(x, y, batch_size=1, verbose=0, callbacks=[LearningRateLogger()])
     assert attached_to(network.optimizer).state.clock.steps_per_epoch == len(x)
     assert counting_epochs(schedule) == [schedule, schedule.schedules[1]]

@@ -54,6 +54,7 @@ def test_without_a_better_value_or_a_lower_loss_it_is_the_start(rate):
     assert gone_back_to(rate, [1.0, 1.1, 1.1])[0] == 0
 
 
+@pytest.mark.any_keras
 def test_a_training_loss_of_half_that_of_the_first_batch_is_worth_keeping():
     """Whatever the values do."""
     index, history = gone_back_to(LEARNS, [1.0, 0.99, 1.1, 1.1])
@@ -63,6 +64,7 @@ def test_a_training_loss_of_half_that_of_the_first_batch_is_worth_keeping():
     assert index == 2
 
 
+@pytest.mark.any_keras
 @pytest.mark.parametrize(
     ("values", "mode", "index"),
     [
@@ -81,6 +83,7 @@ def test_a_value_five_percent_better_than_the_first_is_worth_keeping(values, mod
     assert gone_back_to(NOTHING, values, mode=mode)[0] == index
 
 
+@pytest.mark.any_keras
 @pytest.mark.parametrize("recover", [True, False])
 def test_only_with_recover(recover):
     """Without it, the best weights are those of the best value, whatever it is."""
@@ -103,6 +106,7 @@ def test_momentum_begins_from_zero_there_and_the_user_is_told(capsys):
         np.testing.assert_array_equal(mine, theirs)
 
 
+@pytest.mark.any_keras
 def test_a_state_from_which_training_diverges_again_is_left_for_the_best_weights():
     """The last finite epoch may be one that has exploded."""
     network, after = model(LEARNS), Weights()
@@ -113,6 +117,7 @@ def test_a_state_from_which_training_diverges_again_is_left_for_the_best_weights
             np.testing.assert_array_equal(mine, theirs)
 
 
+@pytest.mark.any_keras
 def test_a_loop_of_ones_own_has_no_loss_to_compare():
     """`update` goes back to the best value."""
     network, ours = model(NOTHING), plateau(patience=1)
@@ -128,7 +133,7 @@ def test_a_loop_of_ones_own_has_no_loss_to_compare():
         np.testing.assert_array_equal(mine, theirs)
 
 
-@pytest.mark.parametrize("steps", [1, 3, 5, 9])
+@pytest.mark.parametrize("steps", [3, 5])
 def test_a_run_that_was_killed_goes_back_to_the_same_start(steps, tmp_path):
     """Killed before and after the first observation: the start is in the file."""
     network = model(NOTHING)
@@ -146,6 +151,7 @@ def train_with_backup(network, folder, *callbacks):
     fit(network, [plateau(), backup, *callbacks], epochs=3, values=[1.0, 1.1, 1.1])
 
 
+@pytest.mark.any_keras
 def test_a_second_fit_knows_the_start_of_the_first():
     """It belongs to the optimizer, like all of the memory."""
     network, start = model(NOTHING), model().get_weights()
@@ -155,6 +161,7 @@ def test_a_second_fit_knows_the_start_of_the_first():
         np.testing.assert_array_equal(mine, theirs)
 
 
+@pytest.mark.any_keras
 def test_a_first_loss_that_is_not_finite_is_compared_with_nothing():
     """Then the best weights are those of the best value."""
     network, ours = model(NOTHING), plateau(patience=99)
@@ -190,6 +197,7 @@ def test_the_rule_is_that_of_the_docstring(start, first):
             assert after.start_value == (None if learned else first)
 
 
+@pytest.mark.any_keras
 def test_without_the_argument_no_weights_that_another_callback_kept_are_gone_back_to():
     """Where training diverges twice in a row: it is the last finite epoch both times."""
     network, after = model(LEARNS), Weights()

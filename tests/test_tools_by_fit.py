@@ -20,6 +20,9 @@ from keras_decay import (
     rehearse,
 )
 
+# Nothing is trained.
+pytestmark = pytest.mark.any_keras
+
 GIVEN = {"steps_per_epoch": 10}
 MAKERS = {
     "step": lambda **steps: StepDecay(0.1, 0.5, [2, 4], **steps),

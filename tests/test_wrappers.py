@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from types import SimpleNamespace
 
 import keras
@@ -13,6 +12,7 @@ from support import (
     BACKEND,
     BATCH_SIZE,
     STEPS_PER_EPOCH,
+    cases,
     compiled,
     data,
     fit,
@@ -56,7 +56,7 @@ BASES = {
 }
 
 
-@pytest.mark.parametrize("base", BASES.values(), ids=BASES)
+@cases("base", BASES, oldest=2)
 def test_every_schedule_is_scaled_in_the_compiled_step(base):
     """Training follows base(step) * scale: the sum of all updates on a constant gradient."""
     peer = base()
@@ -181,18 +181,16 @@ def test_gradient_accumulation_keeps_the_steps_of_an_epoch():
             {"steps_per_execution": 2},
             marks=pytest.mark.skipif(BACKEND == "torch", reason="Keras refuses it on torch"),
         ),
-        {"jit_compile": True},
+        pytest.param(
+            {"jit_compile": True},
+            marks=pytest.mark.skipif(BACKEND == "torch", reason="`test_dynamo` has it"),
+        ),
         {"run_eagerly": True},
     ],
     ids=lambda arguments: next(iter(arguments)),
 )
-def test_every_way_to_run_a_step_trains_alike(arguments, monkeypatch):
+def test_every_way_to_run_a_step_trains_alike(arguments):
     """The weights are those of the default way."""
-    if BACKEND == "torch":
-        # torch's default compiler needs a C++ compiler, which not every machine has.
-        import torch
-
-        monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     history, network = rates_and_weights(keras.optimizers.SGD(decay(), momentum=0.9), **arguments)
     np.testing.assert_allclose(history["learning_rate"], EXPECTED, rtol=1e-6)
     _, reference = rates_and_weights(keras.optimizers.SGD(decay(), momentum=0.9))
@@ -201,6 +199,7 @@ def test_every_way_to_run_a_step_trains_alike(arguments, monkeypatch):
     )
 
 
+@pytest.mark.any_keras
 @pytest.mark.skipif(BACKEND == "jax", reason="JAX reads the scale with the optimizer's variables")
 @pytest.mark.parametrize("milestones", [1, [1, 3]], ids=["every-epoch", "milestones"])
 def test_dynamo_compiles_the_schedules_without_a_break(milestones):
@@ -219,12 +218,14 @@ def test_dynamo_compiles_the_schedules_without_a_break(milestones):
     np.testing.assert_allclose(keras.ops.convert_to_numpy(function(steps)), before / 2, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [{"use_ema": True, "ema_overwrite_frequency": 4}, {"weight_decay": 0.01}, {"clipnorm": 1.0}],
-    ids=lambda arguments: next(iter(arguments)),
+@cases(
+    "kind, arguments",
+    {
+        "decay": ("AdamW", {"weight_decay": 0.01}),
+        "average": ("SGD", {"use_ema": True, "ema_overwrite_frequency": 4}),
+        "norm": ("SGD", {"clipnorm": 1.0}),
+    },
 )
-@pytest.mark.parametrize("kind", ["SGD", "AdamW"])
 def test_the_optimizers_other_options_see_the_scaled_rate(kind, arguments):
     """The weights are those of a run whose float rate was set by hand before each epoch."""
     make = getattr(keras.optimizers, kind)
@@ -255,6 +256,7 @@ def test_a_schedule_set_in_mid_training_is_scaled_at_the_next_reduction():
     assert number(network.optimizer.learning_rate) == pytest.approx(0.05 / 2)
 
 
+@pytest.mark.any_keras
 def test_a_schedule_set_between_two_fits_is_scaled_as_well():
     """The memory is the optimizer's: a new schedule on it starts at the old scale."""
     network = model(decay())
