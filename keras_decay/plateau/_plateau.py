@@ -535,7 +535,7 @@ class PlateauDecay(RateCallback):
             for each in writes:
                 each()
 
-        counters = attached.counters()
+        counters = attached.counters() if recovers else []
         attached.commit(state, write)
         if recovers:
             self._go_on_from(attached, counters)

@@ -219,9 +219,11 @@ def set_offset(filled: Any, schedule: Any, offset: Scalar) -> None:
 
     Parts with their own number, and schedules from outside this package, keep their clock.
     """
+    if filled is schedule:
+        return
     if _lacks_number(schedule):
         filled.offset = offset
-    elif filled is not schedule:
+    else:
         for part, original in zip(_parts(filled), _parts(schedule), strict=True):
             set_offset(part, original, offset)
 
