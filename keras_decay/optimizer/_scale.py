@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -149,5 +148,5 @@ class PlateauScale(Schedule):
         return {**super()._arguments(), "state": state.numbers(self.placement.index) or None}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A copy does not belong to an optimizer.
-        return partial(type(self), **self._arguments()), ()
+        # A copy does not belong to an optimizer. (A deep copy copies these arguments.)
+        return type(self).from_config, (self._arguments(),)
