@@ -116,7 +116,7 @@ def test_a_promoted_trial_without_attach_is_in_the_epoch_of_fit_and_starts_a_pla
 
 def test_a_promoted_trial_whose_optimizer_alone_was_built_is_warned_of(tmp_path):
     """The schedule goes on, and the plateau does not."""
-    with pytest.warns(UserWarning, match=r"call `attach\(model\)` before `load_weights`"):
+    with pytest.warns(UserWarning, match=r"Call `attach\(model\)` before `load_weights`"):
         hyperband(Search(lambda model: model.optimizer.build(model.trainable_variables)), tmp_path)
 
 
