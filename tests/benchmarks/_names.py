@@ -15,6 +15,7 @@ EXPONENTIAL = "Keras ExponentialDecay, staircase"
 PIECEWISE = "Keras PiecewiseConstantDecay, 5 boundaries"
 KERAS_INVERSE = "Keras InverseTimeDecay"
 COSINE = "Keras CosineDecay"
+KERAS_PLATEAU = "Keras ReduceLROnPlateau, end of an epoch"
 
 
 def milestones(count: int) -> str:

@@ -12,6 +12,7 @@ from tests.benchmarks._names import (
     EXPONENTIAL,
     INVERSE,
     KERAS_INVERSE,
+    KERAS_PLATEAU,
     MILESTONES,
     PIECEWISE,
     PLATEAU_COSINE,
@@ -59,6 +60,7 @@ LINES = [
     Line("a million steps in `InverseTimeDecay`, of Keras's", INVERSE, ARRAY, KERAS_INVERSE),
     Line("a plateau's decision, microseconds", "a decision, over StepDecay", EPOCH),
     Line("one that reduces, microseconds", "a decision to reduce, over StepDecay", EPOCH),
+    Line("the end of an epoch of Keras's `ReduceLROnPlateau`, microseconds", KERAS_PLATEAU, EPOCH),
     Line("`import keras_decay`, milliseconds", "import keras_decay after it", ("Import",)),
 ]
 GRAPHS = ("TensorFlow graph", "before XLA")

@@ -15,6 +15,7 @@ import numpy as np
 import keras_decay
 from tests.benchmarks import _subjects as subjects
 from tests.benchmarks._measure import Target, interleaved, measurements, repeated
+from tests.benchmarks._names import KERAS_PLATEAU
 from tests.benchmarks.steps import trained
 
 DECISION = Target(0.2e-3)
@@ -56,16 +57,15 @@ def _epoch(budget: float) -> Iterator[dict[str, Any]]:
             variants[f"begin and end of an epoch, over {name}, {size} network"] = _epochs(
                 _plateau(rate(), never, size)
             )
-    keras_name = "Keras ReduceLROnPlateau, end of an epoch"
     model = subjects.network("small", keras.optimizers.AdamW(subjects.RATE))
-    variants[keras_name] = _epochs(
+    variants[KERAS_PLATEAU] = _epochs(
         attached(keras.callbacks.ReduceLROnPlateau(patience=never), model)
     )
     yield from measurements(
         "PlateauDecay, each epoch",
         interleaved(variants, seconds=budget / 2),
         unit="us",
-        against={name: [keras_name] for name in variants if name != keras_name},
+        against={name: [KERAS_PLATEAU] for name in variants if name != KERAS_PLATEAU},
         targets={name: DECISION for name in variants if name.startswith("a decision")},
     )
 
