@@ -89,3 +89,14 @@ def test_without_a_number_each_of_them_asks_for_it():
         rehearse(PlateauDecay(), [1.0], schedule)
     with pytest.raises(ValueError, match=r"`steps_per_epoch` must be given for what="):
         plot(schedule, 5)
+
+
+def test_rehearse_of_a_model_with_a_float_rate_goes_on_from_its_state():
+    """What the model's plateau has seen counts towards the patience."""
+    network, plateau = model(0.1), PlateauDecay(factor=0.5, patience=3, mode="min")
+    plateau.attach(network)
+    assert not any(plateau.update(value) for value in (1.0, 1.0))
+    rehearsal = rehearse(plateau, [1.0, 1.0, 1.0], network)
+    assert rehearsal.reductions.tolist() == [1]
+    assert rehearsal.learning_rate.tolist() == pytest.approx([0.1, 0.1, 0.05])
+    assert plateau.state["wait"] == 1

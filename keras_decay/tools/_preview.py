@@ -76,19 +76,21 @@ class Source:
         steps_per_epoch: The number of steps in an epoch.
         step: The step at which the rates begin.
         epoch: The same point, in epochs.
+        plateau: The plateau's state there, if the rate is a float. (A schedule has its own.)
     """
 
     schedule: Any
     steps_per_epoch: int
     step: int
     epoch: float
+    plateau: PlateauState
 
     @classmethod
     def of(cls, name: str, what: Any, steps_per_epoch: int | None) -> Source:
         """The source for a float or a schedule, from step 0 on, or for an optimizer or a model,
         from its present step on."""
         optimizer = what.optimizer if isinstance(what, keras.Model) else what
-        clock, step = Clock(), 0
+        state, step = State(), 0
         if isinstance(optimizer, keras.optimizers.Optimizer):
             inner = _keras.inner_optimizers(optimizer)
             if len(inner) != 1:
@@ -96,12 +98,13 @@ class Source:
                 _checks.fail(name, optimizer, must)
             rate, step = schedule_of(inner[0]), steps_done(inner[0])
             keeper = rate if isinstance(rate, PlateauScale) else attached_to(optimizer)
-            clock = clock if keeper is None else keeper.state.clock
+            state = state if keeper is None else keeper.state
             rate = effective_rate(inner[0]) if rate is None else rate
         elif isinstance(what, keras.Model):
             _checks.fail(name, what, "a compiled model")
         else:
             rate = what if isinstance(what, PlateauScale) else check_schedule(name, what)
+        clock = state.clock
         if steps_per_epoch is None:
             steps_per_epoch = clock.steps_per_epoch
         length = resolve_steps_per_epoch(name, rate, steps_per_epoch)
@@ -110,7 +113,7 @@ class Source:
             clock = replace(clock, updates=1)
             clock = clock.begin(0, length, [step], loaded=False, resumed=False)
         epoch = (step + clock.offset(0)) / length
-        return cls(_on_clock(rate, clock), length, step, epoch)
+        return cls(_on_clock(rate, clock), length, step, epoch, state.plateau)
 
     def rates(self, steps: NDArray[np.int64]) -> NDArray[np.float32]:
         """The rates so many steps after the source's own step."""

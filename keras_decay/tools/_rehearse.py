@@ -20,8 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_decay import _checks, _keras
+from keras_decay.optimizer._attach import attached_to
 from keras_decay.optimizer._rates import effective_rate
 from keras_decay.optimizer._scale import PlateauScale
+from keras_decay.optimizer._state import State
 from keras_decay.plateau._plateau import PlateauDecay
 from keras_decay.tools._preview import Source
 from keras_decay.tools._records import Columns
@@ -137,6 +139,9 @@ def rehearse(
     counter = _keras.step_counter(optimizer)
     counter.assign(source.step)
     copy.attach(model)
+    attached = attached_to(optimizer)
+    if attached is not None and isinstance(source.schedule, float):
+        attached.commit(State(source.plateau))
     rows, reductions = [], []
     for index, value in enumerate(observed):
         # At the end of an epoch, or after each `every` steps.
