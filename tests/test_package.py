@@ -103,6 +103,16 @@ def test_imports_go_one_way():
         )
 
 
+def test_one_file_knows_the_backends():
+    """No other one asks which backend it is, or imports one."""
+    package = Path(keras_decay.__file__).parent
+    for file in set(package.rglob("*.py")) - {package / "_backend.py"}:
+        code = file.read_text(encoding="utf-8")
+        assert not re.search(
+            r"\bBACKEND\b|^ *(import|from) (tensorflow|jax|torch)\b", code, re.MULTILINE
+        ), file
+
+
 def test_version_is_the_one_in_the_metadata():
     """pip and `keras_decay.__version__` agree (install the package to run this)."""
     assert importlib.metadata.version("keras-decay") == keras_decay.__version__

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from keras_decay import _checks, _keras
-from keras_decay._backend import BACKEND, COUNTER, to_number, variable_scope
+from keras_decay._backend import COUNTER, PURE_STEP, to_number, variable_scope
 from keras_decay._config import LearningRateSchedule
 from keras_decay.optimizer._rates import schedule_of, steps_done, warn
 from keras_decay.optimizer._scale import Placement, PlateauScale, offset_of, scale_of
@@ -94,7 +94,7 @@ class Attached:
             inside_epoch: Whether an epoch is running: on JAX no variable can be added then.
         """
         for index, each in enumerate(self.inner):
-            root = self._root(index, each, floor, BACKEND != "jax" or not inside_epoch)
+            root = self._root(index, each, floor, not (PURE_STEP and inside_epoch))
             scalars = () if root is None else (root.placement.scale, root.placement.offset)
             for scalar in filter(None, scalars):
                 scalar.write(beside=_keras.step_counter(each))
@@ -143,8 +143,8 @@ class Attached:
                 variable = keras.Variable(
                     number, dtype=dtype, trainable=False, autocast=False, name=name
                 )
-            if BACKEND == "jax":
-                # JAX compiles the value in as a constant unless the optimizer has the variable.
+            if PURE_STEP:
+                # Else the compiled step on JAX takes its value for a constant.
                 setattr(inner, name, variable)
                 _keras.record_shardings(self.model)
         return variable
@@ -209,7 +209,7 @@ def attach(model: Any, optimizer: Any, floor: float | None = None) -> Attached |
             return None
         attached = Attached(_given_state(inner))
         setattr(_keras.unwrapped(optimizer), LAYER, StateLayer(attached))
-    if BACKEND == "jax":
+    if PURE_STEP:
         for each in _keras.all_optimizers(optimizer):
             _keep_out_of_files(each)
     attached.model, attached.inner = model, inner

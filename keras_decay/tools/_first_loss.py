@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from keras_decay import _backend, _keras
-from keras_decay._backend import BACKEND
+from keras_decay._backend import PURE_STEP, STEP_TAKES_ITERATOR
 from keras_decay.optimizer._restore import optimizer_variables, preserve_torch_states
 
 
@@ -34,18 +34,17 @@ class FirstLoss:
         self._forward = forward
         self._first: Any = None
         step = model.train_function
-        if BACKEND == "jax":
+        if PURE_STEP:
             self._step = step
-            model.train_function = self._step_on_jax
+            model.train_function = self._pure_step
             # XLA removes the gradients, on which the loss does not depend.
             self._loss = _backend.compiled_for(model, self._loss_of_state)
         else:
-            # TensorFlow's step takes an iterator.
-            self._step = (lambda data: step(iter(data))) if BACKEND == "tensorflow" else step
+            self._step = (lambda data: step(iter(data))) if STEP_TAKES_ITERATOR else step
             model.train_function = self._step_on_data
             self._loss = _backend.compiled_for(model, partial(_keras.training_loss, model))
 
-    def _step_on_jax(self, state: Any, iterator: Any) -> Any:
+    def _pure_step(self, state: Any, iterator: Any) -> Any:
         # Old versions of Keras pass a list with one batch instead of an iterator.
         listed = isinstance(iterator, list)
         data = iterator[0] if listed else next(iterator)
@@ -66,7 +65,7 @@ class FirstLoss:
         return _loss_in(self._model.train_step(state, data)[0])
 
     def _step_on_data(self, data: Any) -> Any:
-        if BACKEND == "tensorflow":  # Its step runs even past the end of the data.
+        if STEP_TAKES_ITERATOR:  # Its step runs even past the end of the data.
             data = [next(data)]
         if self._first is None:
             # Only floats: the seeds, which are ints, must stay those of the step.
